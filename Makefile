@@ -1,0 +1,34 @@
+# Every target sets up .venv by itself the first time; nothing but Python 3.10-3.12 and make is needed.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do $$p -c 'import sys; sys.exit(not (3,10) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+RUFF := --line-length 140 --target-version py310
+
+.PHONY: demo test bench lint clean
+
+demo: .venv/ready
+	$(BIN)/tfebr demo demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2
+
+bench: .venv/ready-bench
+	$(BIN)/python -m benchmarks
+
+lint: .venv/ready
+	$(BIN)/ruff check $(RUFF) --select E,F,I,B,UP,SIM,PT,RUF --ignore RUF002,RUF001,RUF003,SIM117,B028 tfebr tests benchmarks export
+	$(BIN)/ruff format $(RUFF) --check tfebr tests benchmarks export
+	$(BIN)/mypy
+
+.venv/ready: setup.cfg constraints.txt
+	@test -n "$(PYTHON)" || { echo "tfebr needs Python 3.10, 3.11 or 3.12; none was found. Install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "setting up .venv (the first time only; TensorFlow is a large download)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	@touch $@
+
+.venv/ready-bench: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf .venv build demo *.egg-info
