@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfebr.data.utf8 import first_invalid
 from tfebr.errors import DataError
 from tfebr.files import atomic_file
 
@@ -87,6 +88,9 @@ def _validated(table: pa.Table, source: str) -> pa.Table:
     for name in ("item_id", "title"):
         if name not in table.column_names:
             raise DataError(f"{source}: column `{name}` is missing. Received columns: {', '.join(table.column_names)}.")
+    repeated = sorted({c for c in table.column_names if table.column_names.count(c) > 1})
+    if repeated:
+        raise DataError(f"{source}: column `{repeated[0]}` is there more than once. Rename or drop one of them.")
     if table.num_rows == 0:
         raise DataError(f"{source}: the catalogue is empty; it needs at least one item.")
     columns = {}
@@ -99,14 +103,15 @@ def _validated(table: pa.Table, source: str) -> pa.Table:
 def _validated_column(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        if name in ("item_id",):
+        if name in ("item_id", "title"):
             return _text(column.cast(pa.string()), name, source)
         numbers = column.cast(pa.float64()).combine_chunks()
         bad = ~np.isfinite(numbers.to_numpy(zero_copy_only=False))
         if bad.any():
             row = int(np.argmax(bad))
             raise DataError(
-                f"{source}: row {row}, column `{name}`: not a finite number: {column[row].as_py()}. Give every item a number or drop the column."
+                f"{source}: row {row}, column `{name}`: not a finite number: {column[row].as_py()}. "
+                "Give every item a number or drop the column."
             )
         return numbers
     return _text(column, name, source)
@@ -117,19 +122,11 @@ def _text(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
         array = pc.fill_null(column.cast(pa.string()), "").combine_chunks()
         array.validate(full=True)
         return array
-    except (pa.ArrowInvalid, UnicodeDecodeError):
-        row = next(i for i, value in enumerate(column.cast(pa.binary())) if not _is_utf8(value.as_py()))
+    except pa.ArrowInvalid:
+        row = first_invalid(column)
         raise DataError(f"{source}: row {row}, column `{name}`: not valid UTF-8. Re-encode the file as UTF-8.") from None
     except pa.ArrowNotImplementedError:
         raise DataError(f"{source}: column `{name}` has type {column.type}; a catalogue holds strings and numbers only.") from None
-
-
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode("utf-8")
-        return True
-    except UnicodeDecodeError:
-        return False
 
 
 def _check_ids(ids: pa.Array, source: str) -> None:

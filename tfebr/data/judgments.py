@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -34,6 +35,10 @@ class Judgments:
             missing = [c for c in schema.names if c not in table.column_names]
             if missing:
                 raise DataError(f"judgments: `{name}` lacks the columns {', '.join(missing)}. Received: {', '.join(table.column_names)}.")
+        _check_no_repeats(self.queries["query_id"])
+        finite = np.isfinite(pc.fill_null(self.qrels["relevance"], float("nan")).to_numpy())
+        if not finite.all():
+            raise DataError(f"judgments: qrels row {np.argmin(finite)}, column `relevance`: not a finite number. Drop the row or grade it.")
         known = pc.is_in(self.qrels["query_id"], self.queries["query_id"].combine_chunks())
         if not pc.all(known).as_py():
             row = pc.index(known, False).as_py()
@@ -64,4 +69,14 @@ class Judgments:
             queries, qrels = pq.read_table(folder / "queries.parquet"), pq.read_table(folder / "qrels.parquet")
         except FileNotFoundError as error:
             raise DataError(f"{folder}: no judgments here: {error}") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{folder}: judgments are not readable: {error}. A file may be truncated: write it again.") from error
         return cls(queries, qrels, float((qrels.schema.metadata or {}).get(b"relevant_from", b"1")))
+
+
+def _check_no_repeats(ids: pa.ChunkedArray) -> None:
+    seen: set[str] = set()
+    for row, value in enumerate(ids.to_pylist()):
+        if value in seen:
+            raise DataError(f"judgments: queries row {row}: query_id {value!r} is there more than once. Query ids must be unique.")
+        seen.add(value)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfebr.data.stage import Stage
+from tfebr.data.utf8 import first_invalid
 from tfebr.errors import DataError
 from tfebr.files import atomic_folder
 
@@ -107,10 +108,23 @@ def _check_schema(file: Path) -> None:
 
 
 def _conform(batch: pa.RecordBatch, source: str) -> pa.RecordBatch:
-    try:
-        return batch.select(SCHEMA.names).cast(SCHEMA) if batch.schema != SCHEMA else batch
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise DataError(f"{source}: a column has a wrong type: {error}. Expected: {SCHEMA}") from error
+    if batch.schema == SCHEMA:
+        return batch
+    columns = []
+    for field in SCHEMA:
+        if field.name not in batch.schema.names:
+            raise DataError(f"{source}: column `{field.name}` is missing. Received columns: {', '.join(batch.schema.names)}.")
+        column = batch[field.name]
+        if pa.types.is_timestamp(column.type):
+            # Timestamps of any unit mean the same instant; as plain integers they would count milliseconds or nanoseconds.
+            column = column.cast(pa.timestamp("s", column.type.tz), safe=False)
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+                raise _not_utf8(source, first_invalid(column), field.name) from None
+            raise DataError(f"{source}: column `{field.name}` has a wrong type: {error}. Expected: {field.type}.") from error
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def _check(batch: pa.RecordBatch, source: str, first_row: int, last_time: int | None) -> None:
@@ -119,10 +133,8 @@ def _check(batch: pa.RecordBatch, source: str, first_row: int, last_time: int | 
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise DataError(f'{source}: row {first_row + row}, column `{name}`: missing. Write "" for an unknown user or an empty query.')
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid:
-            raise DataError(f"{source}: rows from {first_row}, column `{name}`: not valid UTF-8. Re-encode the file as UTF-8.") from None
+        if not _is_valid(column):
+            raise _not_utf8(source, first_row + (first_invalid(column) or 0), name)
     times = batch["time"].to_numpy()
     if len(times):
         before = np.concatenate([[times[0] if last_time is None else last_time], times[:-1]])
@@ -132,12 +144,37 @@ def _check(batch: pa.RecordBatch, source: str, first_row: int, last_time: int | 
                 f"{source}: row {first_row + row}, column `time`: {times[row]} comes after {before[row]}. Sort the log by time: "
                 "histories are built from what came before."
             )
-    rows, item_ids, stages, _ = shown_items(batch)
+    _check_items(batch, source, first_row)
+
+
+def _check_items(batch: pa.RecordBatch, source: str, first_row: int) -> None:
+    flat = batch["items"].flatten()
+    lengths = pc.fill_null(pc.list_value_length(batch["items"]), 0).to_numpy(zero_copy_only=False)
+    rows = first_row + np.repeat(np.arange(batch.num_rows), lengths)
+    for name, column in (("*", flat), *((f.name, flat.field(f.name)) for f in SHOWN)):
+        if column.null_count:
+            at = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+            raise DataError(f"{source}: row {rows[at]}, column `items.{name}`: missing. A shown item needs an id, a stage and a position.")
+    item_ids, stages = flat.field("item_id"), flat.field("stage").to_numpy()
     bad = (stages < min(Stage)) | (stages > max(Stage))
     if bad.any():
         at = int(np.argmax(bad))
         allowed = ", ".join(f"{s.value} = {s.name.lower()}" for s in Stage)
-        raise DataError(f"{source}: row {first_row + rows[at]}, column `items.stage`: unknown stage {stages[at]}. Known stages: {allowed}.")
-    if item_ids.null_count or pc.any(pc.equal(item_ids, "")).as_py():
-        at = int(np.argmax(pc.fill_null(pc.equal(item_ids, ""), True).to_numpy(zero_copy_only=False)))
-        raise DataError(f"{source}: row {first_row + rows[at]}, column `items.item_id`: empty.")
+        raise DataError(f"{source}: row {rows[at]}, column `items.stage`: unknown stage {stages[at]}. Known stages: {allowed}.")
+    if not _is_valid(item_ids):
+        raise _not_utf8(source, rows[first_invalid(item_ids) or 0], "items.item_id")
+    empty = pc.equal(item_ids, "").to_numpy(zero_copy_only=False)
+    if empty.any():
+        raise DataError(f"{source}: row {rows[np.argmax(empty)]}, column `items.item_id`: empty. Every shown item needs an id.")
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+        return True
+    except pa.ArrowInvalid:
+        return False
+
+
+def _not_utf8(source: str, row: int | None, name: str) -> DataError:
+    return DataError(f"{source}: row {row}, column `{name}`: not valid UTF-8. Re-encode the file as UTF-8.")

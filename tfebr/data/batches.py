@@ -1,0 +1,117 @@
+"""tf.data batches of ids from example shards: the one input pipeline of every model."""
+
+import tensorflow as tf
+
+from tfebr.data.examples import Shards
+from tfebr.data.features import Featurizer
+from tfebr.data.stage import Stage
+
+Batch = dict[str, tf.Tensor]
+
+# Shown items that are kept of a request: a search page; clicked items come first, so that none is lost.
+SHOWN_ITEMS = 64
+
+
+def training_batches(
+    shards: Shards,
+    featurizer: Featurizer,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
+    supervision: Shards | None = None,
+    supervision_share: float = 0.0,
+) -> tf.data.Dataset:
+    """One epoch of shuffled batches; every request once, with one of its clicked items drawn as the positive.
+
+    The order depends on (seed, epoch) alone, so a resumed run continues where it stopped by skipping `skip` batches.
+    The last batch of an epoch is dropped when it is not full, unless it is the only one.
+
+    Args:
+        supervision: labelled pairs to draw `supervision_share` of the examples from, over and over, in place of the log's.
+
+    Returns:
+        The dataset; each batch has, beside the model's features, `positive` int32 [batch] (an item row), `known_positives` int32
+        [batch, n] (all rows that were clicked, 0 elsewhere) and `negatives` int32 [batch, n] (labelled negatives, padded with 0).
+    """
+    records = _shuffled_records(shards, seed, epoch)
+    if supervision is not None:
+        labelled = _shuffled_records(supervision, seed, epoch).repeat()
+        shares = [1 - supervision_share, supervision_share]
+        records = tf.data.Dataset.sample_from_datasets([records, labelled], shares, seed=seed * 1021 + epoch, stop_on_empty_dataset=True)
+    batched = records.batch(batch_size, drop_remainder=shards.examples >= batch_size).enumerate().skip(skip)
+
+    def parse(step: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        batch = _featurize(_parse(serialized, shards), shards, featurizer)
+        clicked = tf.where(batch["stages"] >= int(Stage.CLICKED), batch["items"], 0)
+        return batch | {"known_positives": clicked, "positive": _draw(clicked, tf.stack([seed * 1019 + epoch, step]))}
+
+    return batched.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(4)
+
+
+def evaluation_batches(shards: Shards, featurizer: Featurizer, batch_size: int = 512) -> tf.data.Dataset:
+    """Every example once, in the order of the shards, with `request_id`."""
+    records = tf.data.TFRecordDataset(shards.paths)
+
+    def parse(serialized: tf.Tensor) -> Batch:
+        return _featurize(_parse(serialized, shards), shards, featurizer)
+
+    return records.batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def _parse(serialized: tf.Tensor, shards: Shards) -> Batch:
+    """[batch] serialized examples -> dense tensors, lists padded with 0 or "" and cut to the lengths above."""
+    ints = ("items", "stages", "negatives", "history_items", "history_stages", "history_ages")
+    spec = {name: tf.io.RaggedFeature(tf.int64) for name in ints}
+    spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ("request_id", "query")}
+    spec |= {"history_queries": tf.io.RaggedFeature(tf.string)}
+    spec |= {f"user_{c}": tf.io.FixedLenFeature([], tf.string) for c in shards.user_columns}
+    parsed = tf.io.parse_example(serialized, spec)
+    for name in ints:
+        parsed[name] = tf.cast(parsed[name], tf.int32)
+    return parsed
+
+
+def _featurize(parsed: Batch, shards: Shards, featurizer: Featurizer) -> Batch:
+    spec = featurizer.spec
+    stages = parsed["stages"].to_tensor(-1)
+    items = parsed["items"].to_tensor(0)
+    first = tf.argsort(stages, axis=1, direction="DESCENDING", stable=True)[:, :SHOWN_ITEMS]
+    batch = {
+        "request_id": parsed["request_id"],
+        "items": tf.gather(items, first, batch_dims=1),
+        "stages": tf.gather(stages, first, batch_dims=1),
+        "negatives": parsed["negatives"].to_tensor(0),
+        "history_items": parsed["history_items"].to_tensor(0, shape=[None, spec.history_items]),
+        "history_stages": parsed["history_stages"].to_tensor(0, shape=[None, spec.history_items]),
+        "history_ages": parsed["history_ages"].to_tensor(0, shape=[None, spec.history_items]),
+    }
+    batch |= query_features(featurizer, parsed["query"], parsed["history_queries"].to_tensor("", shape=[None, spec.history_queries]))
+    return batch | {f"user_{c}": ids for c, ids in featurizer.user({c: parsed[f"user_{c}"] for c in featurizer.user_columns}).items()}
+
+
+def query_features(featurizer: Featurizer, queries: tf.Tensor, history_queries: tf.Tensor) -> Batch:
+    """[batch] queries and [batch, n] past queries -> `query_GRAIN` [batch, length] and `history_query_GRAIN` [batch, n, length]."""
+    spec = featurizer.spec
+    count = tf.shape(queries)[0]
+    features = {}
+    # One pass of the tokeniser over current and past queries: its cost is per call more than per text.
+    everything = tf.concat([queries[:, None], history_queries], axis=1)
+    for grain, ids in featurizer.query(tf.reshape(everything, [-1])).items():
+        ids = tf.reshape(ids, [count, 1 + spec.history_queries, ids.shape[-1]])
+        features[f"query_{grain}"] = ids[:, 0]
+        features[f"history_query_{grain}"] = ids[:, 1:]
+    return features
+
+
+def _shuffled_records(shards: Shards, seed: int, epoch: int) -> tf.data.Dataset:
+    files = tf.data.Dataset.from_tensor_slices(shards.paths).shuffle(len(shards.paths), seed=seed * 1009 + epoch)
+    records = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return records.shuffle(min(shards.examples, 200_000), seed=seed * 1013 + epoch)
+
+
+def _draw(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """[batch, n] -> [batch]: one of the entries that are not 0, uniformly at random."""
+    noise = tf.random.stateless_uniform(tf.shape(rows), seed)
+    drawn = tf.argmax(tf.where(rows > 0, noise, -1.0), axis=1, output_type=tf.int32)
+    return tf.gather(rows, drawn, batch_dims=1)

@@ -1,0 +1,143 @@
+"""DPSR: personalised two-tower retrieval with a multi-head query tower and mixed negatives (JD, SIGIR 2020, arXiv 2006.02282)."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfebr.data.batches import Batch
+from tfebr.data.features import FeatureSpec, Featurizer
+from tfebr.data.item_table import ItemTable
+from tfebr.layers.heads import MultiHeadEncoder
+from tfebr.layers.item_encoder import ItemEncoder
+from tfebr.losses.pairwise_hinge import REDUCTIONS
+from tfebr.models.config import require
+from tfebr.models.retrieval_model import RetrievalModel, Tables, TrainingConfig
+from tfebr.tasks.candidates import Candidates, random_negatives_for, uniform_rows
+from tfebr.tasks.pairwise_retrieval import PairwiseRetrieval
+
+
+@dataclasses.dataclass(frozen=True)
+class DPSRConfig:
+    """Settings of DPSR. Values marked *reconstructed* are not given by any public source of the paper.
+
+    Attributes:
+        dim: d, width of query and item vectors (64).
+        heads: m, query vectors of a request; 1 and 4 were compared.
+        embedding_dim: width of token and category embeddings (64; reconstructed).
+        query_hidden: ReLU widths of each head's MLP, the first is its projection P_i (reconstructed).
+        item_hidden: ReLU widths of the item tower's MLP (reconstructed).
+        share_head_mlp: heads share the MLP after their projections (reconstructed: no).
+        share_text: query and title tokens share their tables (reconstructed: yes).
+        normalize: query and item vectors have length 1, scores are cosines (reconstructed: yes).
+        use_user: the query tower reads the profile.
+        use_history: the query tower reads the history's items and queries.
+        beta: temperature of the attention over heads (reconstructed: 0.1).
+        stop_attention: no gradient through the attention weights.
+        margin: delta of the hinge (0.1 in the same team's later paper).
+        reduction: of the hinge over a row's negatives: "sum" (the paper's), "mean" or "mean_active".
+        alpha: share of shared uniform negatives among all negatives of a row (reconstructed: 0.5, from the published data set op).
+        explicit_negatives: most labelled negatives of a request that are used ("human supervision"), 0 for none.
+        explicit_weight: weight of a labelled negative relative to one of the pool.
+        features: what is read.
+        training: how it is trained (AdaGrad; the page gives 0.01 at 400M steps, a shop's log needs larger steps).
+    """
+
+    dim: int = 64
+    heads: int = 4
+    embedding_dim: int = 64
+    query_hidden: tuple[int, ...] = (256, 128)
+    item_hidden: tuple[int, ...] = (256, 128)
+    share_head_mlp: bool = False
+    share_text: bool = True
+    normalize: bool = True
+    use_user: bool = True
+    use_history: bool = True
+    beta: float = 0.1
+    stop_attention: bool = False
+    margin: float = 0.1
+    reduction: str = "sum"
+    alpha: float = 0.5
+    explicit_negatives: int = 0
+    explicit_weight: float = 1.0
+    features: FeatureSpec = dataclasses.field(default_factory=FeatureSpec)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self):
+        for name in ("dim", "heads", "embedding_dim"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("beta", "margin"):
+            require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        require(0 <= self.alpha <= 1, "alpha", "in [0, 1]", self.alpha)
+        require(self.reduction in REDUCTIONS, "reduction", f"one of {', '.join(REDUCTIONS)}", self.reduction)
+        require(self.explicit_negatives >= 0, "explicit_negatives", "at least 0", self.explicit_negatives)
+        require(self.explicit_weight > 0, "explicit_weight", "above 0", self.explicit_weight)
+        require(min((*self.query_hidden, *self.item_hidden), default=1) >= 1, "query_hidden and item_hidden", "positive widths", 0)
+
+
+class QueryTower(tf.keras.Model):
+    """x = concat(avgpool(tokens), profile, avgpool(history)); e_i = MLP_i(x P_i): feature dict -> [batch, heads, dim]."""
+
+    def __init__(self, config: DPSRConfig, tables: Tables):
+        super().__init__(name="query_tower")
+        self.config, self.tables = config, tables
+        self.encoder = MultiHeadEncoder(
+            config.heads, config.query_hidden, config.dim, config.share_head_mlp, config.normalize, name="encoder"
+        )
+
+    def call(self, features: Batch, training: bool = False) -> tf.Tensor:
+        text, config = self.tables.query, self.config
+        parts = [bag(features[f"query_{grain}"]) for grain, bag in text.items()]
+        if config.use_user:
+            parts += [bag(features[f"user_{column}"][:, None]) for column, bag in self.tables.user.items()]
+        if config.use_history and config.features.history_items:
+            parts += [bag(features[f"history_{column}"]) for column, bag in self.tables.item.items()]
+        if config.use_history and config.features.history_queries:
+            for grain, bag in text.items():
+                ids = features[f"history_query_{grain}"]
+                parts.append(bag(tf.reshape(ids, [-1, ids.shape[1] * ids.shape[2]])))
+        return self.encoder(tf.concat(parts, axis=-1))
+
+
+class DPSR(RetrievalModel):
+    """The whole model: towers, mixed negatives and the hinge loss over every (positive, negative) pair."""
+
+    Config = DPSRConfig
+
+    def __init__(self, config: DPSRConfig, featurizer: Featurizer, table: ItemTable):
+        super().__init__(featurizer, table)
+        self.config = config
+        tables = Tables.create(featurizer, config.embedding_dim, config.embedding_dim, config.share_text)
+        self.query_tower = QueryTower(config, tables)
+        self.item_tower = ItemEncoder(tables.title, tables.item, config.item_hidden, config.dim, config.normalize, name="item_tower")
+        self.task = PairwiseRetrieval(
+            margin=config.margin,
+            beta=config.beta,
+            in_batch=config.alpha < 1,
+            reduction=config.reduction,
+            stop_weights=config.stop_attention,
+            explicit_weight=config.explicit_weight,
+        )
+        self.build_towers()
+
+    def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        config = self.config
+        negatives = random_negatives_for(config.alpha, config.training.batch_size)
+        seed = tf.stack([tf.cast(config.training.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
+        pool = tf.concat([batch["positive"], uniform_rows(negatives, self.items, seed)], axis=0)
+        explicit = batch["negatives"][:, : config.explicit_negatives]
+        everything = tf.concat([pool, tf.reshape(explicit, [-1])], axis=0)
+        distinct, position = tf.unique(everything)
+        embeddings = tf.gather(self.embed_items(distinct, training), position)
+        size = tf.shape(pool)[0]
+        explicit_candidates = explicit_mask = None
+        if config.explicit_negatives:
+            explicit_candidates = Candidates(embeddings[size:], everything[size:], tf.zeros_like(everything[size:], tf.float32))
+            rows = tf.shape(explicit)[0]
+            explicit_mask = tf.repeat(tf.eye(rows, dtype=tf.bool), tf.shape(explicit)[1], axis=1)
+        return self.task(
+            self.embed_queries(batch, training),
+            Candidates(embeddings[:size], pool, tf.zeros_like(pool, tf.float32)),
+            batch["known_positives"],
+            explicit_candidates,
+            explicit_mask,
+        )

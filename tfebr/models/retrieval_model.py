@@ -1,0 +1,128 @@
+"""What all models share: two towers, the item table they gather from, and embedding in bulk."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from tfebr.data.batches import Batch
+from tfebr.data.features import FeatureSpec, Featurizer
+from tfebr.data.item_table import ItemTable
+from tfebr.layers.embedding_bag import EmbeddingBag
+from tfebr.models.config import require
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+        batch_size: requests in a step.
+        epochs: passes over the training requests.
+        learning_rate: of AdaGrad.
+        seed: of everything random.
+        supervision_share: share of a batch drawn from labelled pairs, where a judged set is given beside the log.
+    """
+
+    batch_size: int = 256
+    epochs: int = 5
+    learning_rate: float = 0.1
+    seed: int = 0
+    supervision_share: float = 0.1
+
+    def __post_init__(self):
+        for name in ("batch_size", "epochs"):
+            require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
+        require(0 < self.supervision_share < 1, "training.supervision_share", "between 0 and 1", self.supervision_share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The embedding tables of one model, by grain and by column."""
+
+    query: dict[str, EmbeddingBag]
+    title: dict[str, EmbeddingBag]
+    item: dict[str, EmbeddingBag]
+    user: dict[str, EmbeddingBag]
+
+    @classmethod
+    def create(cls, featurizer: Featurizer, text_dim: int, column_dim: int, share_text: bool) -> "Tables":
+        title = {g: EmbeddingBag(v.size, text_dim, name=f"title_{g}") for g, v in featurizer.grains.items()}
+        query = title if share_text else {g: EmbeddingBag(v.size, text_dim, name=f"query_{g}") for g, v in featurizer.grains.items()}
+        item = {c: EmbeddingBag(v.size, column_dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
+        user = {c: EmbeddingBag(v.size, column_dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
+        return cls(query, title, item, user)
+
+
+def join_history(batch: Batch, columns: dict[str, tf.Tensor]) -> Batch:
+    """Adds `history_COLUMN` [batch, history] for the given item table columns, gathered by `history_items`."""
+    return batch | {f"history_{name}": tf.gather(ids, batch["history_items"]) for name, ids in columns.items()}
+
+
+class RetrievalModel(tfrs.Model):
+    """A query tower and an item tower over one item table.
+
+    A subclass names its `Config`, sets `query_tower` (feature dict -> [batch, heads, dim]) and `item_tower` (feature dict -> [items, dim]), and defines
+    `compute_loss`. It gets item rows from batches and gathers everything else from the table.
+
+    Args:
+        featurizer: the featurizer that made the table.
+        table: the item table.
+    """
+
+    Config: type
+    query_tower: tf.keras.Model
+    item_tower: tf.keras.Model
+
+    def __init__(self, featurizer: Featurizer, table: ItemTable):
+        super().__init__()
+        self.items = len(table)
+        self.spec: FeatureSpec = featurizer.spec
+        # Wrapped, so that Keras neither tracks nor checkpoints the table: it is data, and lies beside the checkpoint already.
+        columns = table.tensors()
+        self._columns = lambda: columns
+
+    def build_towers(self) -> None:
+        """Creates all variables, by embedding nothing."""
+        spec = self.spec
+        batch = {f"query_{g}": tf.zeros([0, n], tf.int32) for g, n in zip(spec.grains, spec.query_lengths, strict=True)}
+        lengths = zip(spec.grains, spec.query_lengths, strict=True)
+        batch |= {f"history_query_{g}": tf.zeros([0, spec.history_queries, n], tf.int32) for g, n in lengths}
+        batch |= {name: tf.zeros([0, spec.history_items], tf.int32) for name in ("history_items", "history_stages", "history_ages")}
+        batch |= {f"user_{c}": tf.zeros([0], tf.int32) for c in spec.user_columns or ()}
+        self.embed_queries(batch)
+        self.embed_items(tf.zeros([0], tf.int32))
+
+    def history_columns(self) -> dict[str, tf.Tensor]:
+        """The item table's columns that histories are read through."""
+        return {c: self._columns()[c] for c in self.spec.item_columns or ()}
+
+    def embed_queries(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        """A batch of ids -> float [batch, heads, dim]."""
+        return self.query_tower(join_history(batch, self.history_columns()), training=training)
+
+    def embed_items(self, rows: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """int32 [n] item rows (from 1) -> float [n, dim]."""
+        return self.item_tower({name: tf.gather(ids, rows) for name, ids in self._columns().items()}, training=training)
+
+    def corpus_embeddings(self, block: int = 4096) -> np.ndarray:
+        """Embeds every item once: float32 [items, dim], in catalogue order."""
+        embed = tf.function(self.embed_items, input_signature=[tf.TensorSpec([None], tf.int32)])
+        found: np.ndarray | None = None
+        for start in range(1, self.items + 1, block):
+            values = embed(tf.range(start, min(start + block, self.items + 1))).numpy()
+            if found is None:
+                found = np.empty([self.items, values.shape[1]], np.float32)
+            found[start - 1 : start - 1 + len(values)] = values
+        assert found is not None
+        return found
+
+    def query_embeddings(self, batches: tf.data.Dataset) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yields (request ids, float32 [batch, heads, dim]) for each batch."""
+        embed = tf.function(self.embed_queries, reduce_retracing=True)
+        for batch in batches:
+            ids = [i.decode() for i in batch.pop("request_id").numpy()]
+            yield ids, embed(batch).numpy()

@@ -1,0 +1,138 @@
+"""The run folder: config, vocabularies, item table, examples and checkpoints of one trained model."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import tensorflow as tf
+
+from tfebr.data.dataset import DataFolder
+from tfebr.data.examples import Shards, write_examples
+from tfebr.data.features import Featurizer, write_vocabularies
+from tfebr.data.item_table import ItemTable, write_item_table
+from tfebr.data.judged_requests import requests_of
+from tfebr.errors import ArtifactError, ConfigError
+from tfebr.files import read_json, write_json
+from tfebr.models.config import from_dict
+from tfebr.models.retrieval_model import RetrievalModel
+from tfebr.models.zoo import model_class
+
+
+class RunFolder:
+    """All that is needed to go on with a model.
+
+    Layout: `config.json`, `vocabulary/`, `item_table/`, `examples/train` and `examples/test`, `supervision/`, `checkpoints/`, `metrics.json`,
+    `servable/NAME/VERSION/`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        if not (self.path / "config.json").exists():
+            raise ArtifactError(f"{self.path}: not a run folder (no config.json). Make one with `tfebr train DATA {self.path}`.")
+        about = read_json(self.path / "config.json")
+        self.model_name: str = about["model"]
+        self.model_class = model_class(self.model_name)
+        self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / 'config.json'}")
+        self.data = DataFolder(about["data"])
+        self.split_time: int | None = about["split_time"]
+        self.featurizer = Featurizer(self.config.features, self.path / "vocabulary")
+        self.table = ItemTable.read(self.path / "item_table")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def shards(self, split: str) -> Shards:
+        """Example shards, of split "train" or "test" (test only where the data has a log)."""
+        return Shards.read(self.path / "examples" / split, self.table.catalogue_hash)
+
+    def supervision(self) -> Shards | None:
+        """Labelled pairs used beside the log, or None."""
+        folder = self.path / "supervision" / "train"
+        return Shards.read(folder, self.table.catalogue_hash) if folder.exists() else None
+
+    def new_model(self) -> RetrievalModel:
+        """The model with fresh weights, drawn from the config's seed, and its optimizer."""
+        tf.keras.utils.set_random_seed(self.config.training.seed)
+        model = self.model_class(self.config, self.featurizer, self.table)  # type: ignore[call-arg]
+        model.compile(optimizer=tf.keras.optimizers.Adagrad(self.config.training.learning_rate))
+        return model
+
+    def trained_model(self) -> RetrievalModel:
+        """The model with the weights of the latest checkpoint; raises ArtifactError when there is none."""
+        latest = tf.train.latest_checkpoint(str(self.checkpoints))
+        if latest is None:
+            raise ArtifactError(f"{self.path}: holds no checkpoint. Run `tfebr train` again: it goes on where it stopped.")
+        model = self.new_model()
+        tf.train.Checkpoint(model=model).restore(latest).expect_partial().assert_existing_objects_matched()
+        return model
+
+
+def prepare_run(
+    path: str | os.PathLike,
+    model_name: str,
+    config: Any,
+    data: DataFolder,
+    split_time: int | None,
+    supervision: DataFolder | None = None,
+    quiet: bool = False,
+) -> RunFolder:
+    """Writes what training reads into a new run folder, or opens the one that an interrupted run left.
+
+    Args:
+        config: the model's config; its columns may still be None.
+        data: a log is split at `split_time`; a judged set without a log trains on its "train" split.
+        supervision: a data folder over the same catalogue whose "train" judgments are mixed in as labelled pairs.
+
+    Raises:
+        ConfigError: the folder belongs to another model, config or data.
+    """
+    path, catalogue, users = Path(path), data.catalogue(), data.users()
+    features = config.features.resolved(catalogue, users, data.has_log)
+    config = dataclasses.replace(config, features=features)
+    about = {"model": model_name, "config": dataclasses.asdict(config), "data": str(data.path.resolve()), "split_time": split_time}
+    about["supervision"] = str(supervision.path.resolve()) if supervision else None
+    _claim(path, about)
+    training = data.judgments().split("train") if not data.has_log else None
+    if not (path / "examples").exists():
+        if training is None:
+            log = data.log()
+            ranges = {"train": (None, split_time), "test": (split_time, None)}
+            write_examples(log.batches(), catalogue, users, path / "examples", ranges, config.training.seed, len(log), quiet=quiet)
+        else:
+            write_examples(requests_of(training), catalogue, None, path / "examples", {"train": (None, None)}, labelled=True, quiet=quiet)
+    if supervision is not None and not (path / "supervision").exists():
+        labels = requests_of(supervision.judgments().split("train"))
+        write_examples(labels, catalogue, users, path / "supervision", {"train": (None, None)}, labelled=True, quiet=quiet)
+    if not (path / "item_table").exists():
+        if training is None:
+            queries = (b["query"].filter(pa.array(b["time"].to_numpy() < (split_time or 2**62))) for b in data.log().batches())
+        else:
+            queries = iter(training.queries["query"].chunks)
+        write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
+        write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
+    return RunFolder(path)
+
+
+def _claim(path: Path, about: dict[str, Any]) -> None:
+    """Writes config.json, or checks that the folder's own says the same."""
+    file = path / "config.json"
+    if not file.exists():
+        if path.exists() and any(path.iterdir()):
+            raise ConfigError(f"{path}: is not empty and not a run folder. Choose a new folder.")
+        write_json(file, about)
+        return
+    found = read_json(file)
+    plain = json.loads(json.dumps(about))  # as it reads back: tuples are lists
+    for key in ("model", "data", "split_time", "supervision"):
+        if found.get(key) != plain[key]:
+            raise ConfigError(
+                f"{path}: belongs to another run: its `{key}` is {found.get(key)!r}, not {plain[key]!r}. Choose a new folder."
+            )
+    for field, value in plain["config"].items():
+        if found["config"].get(field) != value:
+            was = found["config"].get(field)
+            raise ConfigError(f"{path}: was trained with `{field}` = {was!r}, now {value!r}. Choose a new folder or give the same config.")

@@ -1,0 +1,64 @@
+"""The training loop: epochs over the shards, checkpoints, and resuming in the middle of an epoch."""
+
+import time
+
+import tensorflow as tf
+
+from tfebr.data.batches import training_batches
+from tfebr.errors import DataError, TfebrError
+from tfebr.models.retrieval_model import RetrievalModel
+from tfebr.models.run_folder import RunFolder
+from tfebr.progress import progress
+
+_CHECKPOINT_SECONDS = 60.0
+
+
+def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKPOINT_SECONDS) -> RetrievalModel:
+    """Trains to the end of the config's epochs, from the latest checkpoint when there is one. Returns the trained model.
+
+    The order of examples and the negatives depend on the seed and the step alone, so a killed run goes on to the same result.
+
+    Raises:
+        TfebrError: the loss is not finite (naming the step).
+        DataError: a shard cannot be read.
+    """
+    settings, shards, supervision = run.config.training, run.shards("train"), run.supervision()
+    model = run.new_model()
+    model.optimizer.build(model.trainable_variables)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+    train_step = tf.function(model.train_step, reduce_retracing=True)
+    steps = max(1, shards.examples // settings.batch_size)
+    done = int(model.optimizer.iterations)
+    last_saved = time.monotonic()
+    with progress(f"training {run.model_name}", steps * settings.epochs * settings.batch_size, "examples", quiet) as advance:
+        advance(done * settings.batch_size)
+        for epoch in range(done // steps, settings.epochs):
+            skip = int(model.optimizer.iterations) - epoch * steps
+            batches = training_batches(
+                shards, run.featurizer, settings.batch_size, settings.seed, epoch, skip, supervision, settings.supervision_share
+            )
+            try:
+                for step, batch in enumerate(batches.take(steps - skip)):
+                    batch.pop("request_id")
+                    loss = train_step(batch)["loss"]
+                    if step % 20 == 0:
+                        _check_finite(loss, epoch, skip + step)
+                        if time.monotonic() - last_saved > checkpoint_seconds:
+                            manager.save()
+                            last_saved = time.monotonic()
+                        note = f"epoch {epoch + 1}/{settings.epochs} loss {float(loss):.4f}"
+                        advance(settings.batch_size * min(20, steps - skip - step), note)
+            except tf.errors.DataLossError as error:
+                raise DataError(f"{shards.folder}: a shard is damaged: {error.message}. Remove the folder and run again.") from error
+            _check_finite(loss, epoch, steps - 1)
+            manager.save()
+            last_saved = time.monotonic()
+    return model
+
+
+def _check_finite(loss: tf.Tensor, epoch: int, step: int) -> None:
+    if not bool(tf.math.is_finite(loss)):
+        raise TfebrError(f"the loss is {float(loss)} at epoch {epoch + 1}, step {step}. Lower training.learning_rate and train again.")

@@ -1,0 +1,50 @@
+"""Candidates of a training step and where they come from: in-batch items and shared uniform negatives."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfebr.errors import ConfigError
+
+
+class Candidates(NamedTuple):
+    """What the positives and negatives of a batch are drawn from. The first `batch` candidates are the batch's own positives, in order.
+
+    Attributes:
+        embeddings: float [candidates, dim].
+        rows: int32 [candidates], item rows (0 is "no item").
+        log_probability: float [candidates], the log of the expected number of draws of the item into this pool; 0 when unknown.
+    """
+
+    embeddings: tf.Tensor
+    rows: tf.Tensor
+    log_probability: tf.Tensor
+
+
+def random_negatives_for(alpha: float, batch_size: int) -> int:
+    """How many shared uniform negatives make `alpha` the share of random ones among all negatives of a row.
+
+    alpha = R / (R + batch - 1). Source: DPSR, mixing ratio of N_rand and N_batch. alpha = 1 leaves in-batch negatives out and takes
+    as many random ones as the batch has rows.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"`alpha` must be in [0, 1]. Received: {alpha}.")
+    if alpha == 1:
+        return batch_size
+    return round(alpha / (1 - alpha) * (batch_size - 1))
+
+
+def uniform_rows(count: int, items: int, seed: tf.Tensor) -> tf.Tensor:
+    """int32 [count] item rows in [1, items], uniformly with replacement; `seed` is int [2]. Source: DPSR, N_rand shared by the batch."""
+    return tf.random.stateless_uniform([count], seed, 1, items + 1, tf.int32)
+
+
+def negative_mask(candidate_rows: tf.Tensor, known_positives: tf.Tensor) -> tf.Tensor:
+    """bool [batch, candidates]: True where a candidate is an item and not among the row's known positives (accidental hits).
+
+    Args:
+        candidate_rows: int32 [candidates].
+        known_positives: int32 [batch, n], padded with 0.
+    """
+    hit = tf.reduce_any(candidate_rows[None, :, None] == known_positives[:, None, :], axis=-1)
+    return ~hit & (candidate_rows > 0)[None, :]
