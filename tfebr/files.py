@@ -13,15 +13,25 @@ from typing import Any
 from tfebr.errors import TfebrError
 
 
+class _NotWritten(TfebrError):
+    """The disk or its permissions refused a write."""
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+
+
 @contextlib.contextmanager
 def _clear_disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise TfebrError(
-                f"{target}: not written: {error.strerror}. Free some space or choose another folder; what was there before is unchanged."
-            ) from error
+    except (OSError, _NotWritten) as error:
+        # What is written inside an atomic folder has a hidden name there: the outermost target is the one the user knows.
+        cause = error.__cause__ if isinstance(error, _NotWritten) else error
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            raise _NotWritten(
+                f"{target}: not written: {os.strerror(cause.errno)}. Free some space or choose another folder; "
+                "what was there before is unchanged."
+            ) from cause
         raise
 
 
@@ -49,6 +59,8 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
     """Yields an empty folder to fill; on success it takes the place of `target`, on any failure it is removed."""
     target = Path(target)
     with _clear_disk_errors(target):
+        if target.exists() and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
         partial, old = _sibling(target), _sibling(target)
         partial.mkdir()

@@ -40,7 +40,7 @@ class Judgments:
         if not finite.all():
             raise DataError(f"judgments: qrels row {np.argmin(finite)}, column `relevance`: not a finite number. Drop the row or grade it.")
         known = pc.is_in(self.qrels["query_id"], self.queries["query_id"].combine_chunks())
-        if not pc.all(known).as_py():
+        if not pc.all(known, min_count=0).as_py():
             row = pc.index(known, False).as_py()
             raise DataError(f"judgments: qrels row {row}: query_id {self.qrels['query_id'][row].as_py()!r} is not among the queries.")
 

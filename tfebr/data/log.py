@@ -51,7 +51,7 @@ class SearchLog:
             row = 0
             try:
                 for batch in pq.ParquetFile(file).iter_batches(batch_size, columns=SCHEMA.names):
-                    batch = _conform(batch, str(file))
+                    batch = _conform(batch, str(file), row)
                     _check(batch, str(file), row, last_time)
                     if batch.num_rows:
                         last_time = batch["time"][-1].as_py()
@@ -68,7 +68,7 @@ def write_log(path: str | os.PathLike, batches: Iterable[pa.RecordBatch], rows_p
         writer, in_file, file_number = None, 0, 0
         try:
             for batch in batches:
-                batch = _conform(batch, str(path))
+                batch = _conform(batch, str(path), total)
                 _check(batch, str(path), total, last_time)
                 if batch.num_rows:
                     last_time = batch["time"][-1].as_py()
@@ -90,11 +90,13 @@ def write_log(path: str | os.PathLike, batches: Iterable[pa.RecordBatch], rows_p
 
 def shown_items(batch: pa.RecordBatch) -> tuple[np.ndarray, pa.Array, np.ndarray, np.ndarray]:
     """The flat shown items of a batch: (row in the batch [n], item ids [n], stages int8 [n], positions int16 [n])."""
-    lists = batch["items"]
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    flat = lists.flatten()
-    rows = np.repeat(np.arange(batch.num_rows), lengths)
-    return rows, flat.field("item_id"), flat.field("stage").to_numpy(), flat.field("position").to_numpy()
+    flat = batch["items"].flatten()
+    return _rows_of_shown(batch), flat.field("item_id"), flat.field("stage").to_numpy(), flat.field("position").to_numpy()
+
+
+def _rows_of_shown(batch: pa.RecordBatch) -> np.ndarray:
+    lengths = pc.fill_null(pc.list_value_length(batch["items"]), 0).to_numpy(zero_copy_only=False)
+    return np.repeat(np.arange(batch.num_rows), lengths)
 
 
 def _check_schema(file: Path) -> None:
@@ -107,7 +109,7 @@ def _check_schema(file: Path) -> None:
             raise DataError(f"{file}: column `{name}` is missing. Received columns: {', '.join(names)}.")
 
 
-def _conform(batch: pa.RecordBatch, source: str) -> pa.RecordBatch:
+def _conform(batch: pa.RecordBatch, source: str, first_row: int) -> pa.RecordBatch:
     if batch.schema == SCHEMA:
         return batch
     columns = []
@@ -122,7 +124,7 @@ def _conform(batch: pa.RecordBatch, source: str) -> pa.RecordBatch:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-                raise _not_utf8(source, first_invalid(column), field.name) from None
+                raise _not_utf8(source, first_row + (first_invalid(column) or 0), field.name) from None
             raise DataError(f"{source}: column `{field.name}` has a wrong type: {error}. Expected: {field.type}.") from error
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -149,12 +151,11 @@ def _check(batch: pa.RecordBatch, source: str, first_row: int, last_time: int | 
 
 def _check_items(batch: pa.RecordBatch, source: str, first_row: int) -> None:
     flat = batch["items"].flatten()
-    lengths = pc.fill_null(pc.list_value_length(batch["items"]), 0).to_numpy(zero_copy_only=False)
-    rows = first_row + np.repeat(np.arange(batch.num_rows), lengths)
-    for name, column in (("*", flat), *((f.name, flat.field(f.name)) for f in SHOWN)):
+    rows = first_row + _rows_of_shown(batch)
+    for name, column in (("items", flat), *((f"items.{f.name}", flat.field(f.name)) for f in SHOWN)):
         if column.null_count:
             at = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-            raise DataError(f"{source}: row {rows[at]}, column `items.{name}`: missing. A shown item needs an id, a stage and a position.")
+            raise DataError(f"{source}: row {rows[at]}, column `{name}`: missing. A shown item needs an id, a stage and a position.")
     item_ids, stages = flat.field("item_id"), flat.field("stage").to_numpy()
     bad = (stages < min(Stage)) | (stages > max(Stage))
     if bad.any():
@@ -176,5 +177,5 @@ def _is_valid(column: pa.Array) -> bool:
         return False
 
 
-def _not_utf8(source: str, row: int | None, name: str) -> DataError:
+def _not_utf8(source: str, row: int, name: str) -> DataError:
     return DataError(f"{source}: row {row}, column `{name}`: not valid UTF-8. Re-encode the file as UTF-8.")

@@ -28,7 +28,8 @@ class ItemEncoder(tf.keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.text, self.columns = text, columns
-        self.encoder = MultiHeadEncoder(1, hidden, dim, normalize=normalize, name="encoder")
+        width = sum(bag.dim for bag in text.values())
+        self.encoder = MultiHeadEncoder(1, hidden, dim, normalize=normalize, twin_inputs=width, name="encoder")
 
     def call(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         parts = [bag(features[f"title_{grain}"]) for grain, bag in self.text.items()]

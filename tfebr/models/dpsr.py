@@ -79,18 +79,20 @@ class QueryTower(tf.keras.Model):
 
     def __init__(self, config: DPSRConfig, tables: Tables):
         super().__init__(name="query_tower")
-        self.config, self.tables = config, tables
+        self.config = config
+        self.text, self.item, self.user = tables.query, tables.item, tables.user
+        width = sum(bag.dim for bag in tables.query.values())
         self.encoder = MultiHeadEncoder(
-            config.heads, config.query_hidden, config.dim, config.share_head_mlp, config.normalize, name="encoder"
+            config.heads, config.query_hidden, config.dim, config.share_head_mlp, config.normalize, twin_inputs=width, name="encoder"
         )
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
-        text, config = self.tables.query, self.config
+        text, config = self.text, self.config
         parts = [bag(features[f"query_{grain}"]) for grain, bag in text.items()]
         if config.use_user:
-            parts += [bag(features[f"user_{column}"][:, None]) for column, bag in self.tables.user.items()]
+            parts += [bag(features[f"user_{column}"][:, None]) for column, bag in self.user.items()]
         if config.use_history and config.features.history_items:
-            parts += [bag(features[f"history_{column}"]) for column, bag in self.tables.item.items()]
+            parts += [bag(features[f"history_{column}"]) for column, bag in self.item.items()]
         if config.use_history and config.features.history_queries:
             for grain, bag in text.items():
                 ids = features[f"history_query_{grain}"]

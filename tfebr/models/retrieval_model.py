@@ -22,13 +22,16 @@ class TrainingConfig:
         batch_size: requests in a step.
         epochs: passes over the training requests.
         learning_rate: of AdaGrad.
+        initial_accumulator: of AdaGrad. Losses are means over the batch, so gradients are small: with Keras's default of 0.1 the
+            accumulator would never forget its start, and rare tokens would hardly move.
         seed: of everything random.
         supervision_share: share of a batch drawn from labelled pairs, where a judged set is given beside the log.
     """
 
     batch_size: int = 256
     epochs: int = 5
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
+    initial_accumulator: float = 1e-6
     seed: int = 0
     supervision_share: float = 0.1
 
@@ -36,6 +39,7 @@ class TrainingConfig:
         for name in ("batch_size", "epochs"):
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
+        require(self.initial_accumulator > 0, "training.initial_accumulator", "above 0", self.initial_accumulator)
         require(0 < self.supervision_share < 1, "training.supervision_share", "between 0 and 1", self.supervision_share)
 
 

@@ -58,7 +58,8 @@ class RunFolder:
         """The model with fresh weights, drawn from the config's seed, and its optimizer."""
         tf.keras.utils.set_random_seed(self.config.training.seed)
         model = self.model_class(self.config, self.featurizer, self.table)  # type: ignore[call-arg]
-        model.compile(optimizer=tf.keras.optimizers.Adagrad(self.config.training.learning_rate))
+        training = self.config.training
+        model.compile(optimizer=tf.keras.optimizers.Adagrad(training.learning_rate, training.initial_accumulator, epsilon=1e-10))
         return model
 
     def trained_model(self) -> RetrievalModel:

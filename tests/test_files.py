@@ -1,0 +1,149 @@
+"""Whatever interrupts a write, a reader sees the old content or the new."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tfebr import files
+from tfebr.errors import TfebrError
+from tfebr.files import atomic_file, atomic_folder, read_json, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def write_half(target: Path) -> None:
+    with atomic_file(target) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+
+
+def fill_half(target: Path) -> None:
+    with atomic_folder(target) as partial:
+        (partial / "b").write_text("half")
+        raise ValueError("broken")
+
+
+def test_file_is_replaced_on_success_only(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    with atomic_file(target) as partial:
+        partial.write_text("old")
+        assert not target.exists()
+    assert target.read_text() == "old"
+    with pytest.raises(KeyboardInterrupt):
+        write_half(target)
+    assert target.read_text() == "old"
+    with atomic_file(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert names(target.parent) == ["file.txt"]
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "deep" / "folder"
+    with atomic_folder(target) as partial:
+        (partial / "a").write_text("old")
+        assert not target.exists()
+    with pytest.raises(ValueError, match="broken"):
+        fill_half(target)
+    assert names(target) == ["a"]
+    with atomic_folder(target) as partial:
+        (partial / "c").write_text("new")
+        assert names(target) == ["a"]
+    assert names(target) == ["c"]
+    assert names(target.parent) == ["folder"]
+
+
+def test_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+    with atomic_folder(target) as partial:
+        (partial / "old").touch()
+    rename = os.rename
+
+    def refuse_the_new(source, destination):
+        if Path(destination) == target and (Path(source) / "new").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, destination)
+
+    monkeypatch.setattr(files.os, "rename", refuse_the_new)
+    with pytest.raises(OSError, match="Input/output error"), atomic_folder(target) as partial:
+        (partial / "new").touch()
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("write", [atomic_file, atomic_folder])
+def test_a_disk_that_refuses_is_one_clear_error(tmp_path, write, code):
+    target = tmp_path / "target"
+    with write(target) as partial:
+        partial.mkdir(exist_ok=True) if write is atomic_folder else partial.write_text("old")
+    with pytest.raises(TfebrError) as caught, write(target):
+        raise OSError(code, "whatever the library said")
+    assert str(caught.value).startswith(f"{target}: not written: {os.strerror(code)}. Free some space or choose another folder")
+    assert names(tmp_path) == ["target"]
+
+
+def test_error_inside_nested_writes_names_the_outer_target(tmp_path):
+    target = tmp_path / "data"
+    with (
+        pytest.raises(TfebrError) as caught,
+        atomic_folder(target) as outer,
+        atomic_folder(outer / "log") as inner,
+        atomic_file(inner / "x"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value).startswith(f"{target}: not written: No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_other_errors_pass_unchanged(tmp_path):
+    error = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output") as caught, atomic_file(tmp_path / "x"):
+        raise error
+    assert caught.value is error
+    with pytest.raises(TfebrError, match=r"^mine$"), atomic_folder(tmp_path / "y"):
+        raise TfebrError("mine")
+
+
+def test_a_file_in_the_way_stays(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    for target in (file, file / "below"):
+        with pytest.raises(TfebrError, match=r"not written: (Not a directory|File exists)"), atomic_folder(target):
+            pass
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(TfebrError, match="folder: not written: Is a directory"), atomic_file(folder) as partial:
+        partial.write_text("new")
+    assert file.read_text() == "kept"
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_json_round_trip(tmp_path):
+    value = {"name": "Müller 漢", "counts": [1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "Müller 漢" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_unwritable_json_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"kept": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"bad": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"kept": 1}
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b'{"a": "\xff"}'])
+def test_unreadable_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(TfebrError, match=r"a\.json: not a JSON file"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(TfebrError, match=r"b\.json: no such file"):
+        read_json(tmp_path / "b.json")
