@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tfebr.data.log import write_log
 from tfebr.data.simulator import PRESETS, SimulatorConfig, simulate
-from tfebr.data.simulator.simulate import _CHUNK
+from tfebr.data.simulator.run import _CHUNK
 from tfebr.errors import ConfigError, TfebrError
 
 _TINY = dataclasses.replace(PRESETS["tiny"], requests=2_000)
@@ -86,13 +87,17 @@ def test_page_size_and_days_bound_the_log(run_shop):
 
 def test_log_is_written_as_a_stream(tmp_path, monkeypatch):
     sizes = []
-    write_log = simulate.__globals__["write_log"]
+
+    def counted(batches):
+        for batch in batches:
+            sizes.append(batch.num_rows)
+            yield batch
 
     def spy(path, batches):
         assert iter(batches) is batches, "batches are drawn one by one, not held in a list"
-        return write_log(path, (sizes.append(batch.num_rows) or batch for batch in batches))
+        return write_log(path, counted(batches))
 
-    monkeypatch.setitem(simulate.__globals__, "write_log", spy)
+    monkeypatch.setattr("tfebr.data.simulator.run.write_log", spy)
     folder = simulate(dataclasses.replace(_TINY, requests=2 * _CHUNK + 5), tmp_path / "shop", quiet=True)
     assert sizes == [_CHUNK, _CHUNK, 5]
     assert sum(pq.ParquetFile(file).metadata.num_rows for file in folder.log().files) == 2 * _CHUNK + 5

@@ -2,6 +2,6 @@
 
 from tfebr.data.simulator.config import PRESETS, SimulatorConfig
 from tfebr.data.simulator.oracle import Oracle
-from tfebr.data.simulator.simulate import simulate
+from tfebr.data.simulator.run import simulate
 
 __all__ = ["PRESETS", "Oracle", "SimulatorConfig", "simulate"]

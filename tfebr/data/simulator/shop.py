@@ -44,7 +44,7 @@ class Shop:
 
     Attributes:
         leaf_department, leaf_group, leaf_popularity: [leaves]; popularity sums to 1.
-        brand_word, brand_department, brand_tier: [brands] phrase id, home department, price tier as a factor.
+        brand_word: [brands] phrase id.
         brand_latent: [brands, LATENT] float32, what a user's latent taste is compared with.
         series_word: [series] phrase id.
         value_word: [values, 2] phrase ids of an attribute value's usual and other spelling, equal where there is one.
@@ -60,8 +60,6 @@ class Shop:
     leaf_group: np.ndarray
     leaf_popularity: np.ndarray
     brand_word: np.ndarray
-    brand_department: np.ndarray
-    brand_tier: np.ndarray
     brand_latent: np.ndarray
     series_word: np.ndarray
     value_word: np.ndarray
@@ -125,7 +123,7 @@ def open_shop(config: SimulatorConfig, rng: np.random.Generator) -> Shop:
     price = np.maximum(np.round(median[leaf] * np.exp(deviation), 2), 0.5)
     rank = np.argsort(np.argsort(-(0.5 * quality + rng.normal(0, 1, n))))
     return Shop(
-        lexicon, vocabulary, concepts, leaf_department, leaf_group, leaf_popularity, brand_word, brand_department, brand_tier, brand_latent,
+        lexicon, vocabulary, concepts, leaf_department, leaf_group, leaf_popularity, brand_word, brand_latent,
         series_word, value_word, leaf, brand, item_series, values, price, (deviation / 0.5).astype(np.float32), quality, 1.0 / (rank + 1.0),
     )  # fmt: skip
 
