@@ -71,11 +71,12 @@ def write_examples(
     seed: int = 0,
     total: int | None = None,
     labelled: bool = False,
+    all_requests: bool = False,
     quiet: bool = False,
 ) -> dict[str, Shards]:
     """Turns a stream of requests in order of time into example shards, one sub-folder of `folder` for each split.
 
-    Only requests with a click become examples; histories come from every earlier request of the user, also from other splits' times.
+    Unless `all_requests`, only requests with a click become examples; histories come from every earlier request of the user, also from other splits' times.
 
     Args:
         requests: batches of `log.SCHEMA` (a `SearchLog`'s or a judged set's).
@@ -98,7 +99,9 @@ def write_examples(
             for number, part in enumerate(parts):
                 rows = _Rows(part, catalogue, users, labelled)
                 for split, (begin, end) in ranges.items():
-                    chosen = np.flatnonzero(rows.clicked & (rows.times >= _or(begin, -(2**62))) & (rows.times < _or(end, 2**62)))
+                    chosen = np.flatnonzero(
+                        (rows.clicked | all_requests) & (rows.times >= _or(begin, -(2**62))) & (rows.times < _or(end, 2**62))
+                    )
                     if not len(chosen):
                         continue
                     chosen = np.random.default_rng([seed, number]).permutation(chosen)

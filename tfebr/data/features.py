@@ -20,7 +20,8 @@ class FeatureSpec:
     """What is read from queries, users, items and histories.
 
     Attributes:
-        grains: token grains of queries and titles, among "words", "bigrams", "trigrams".
+        grains: token grains of queries and titles, among "words", "bigrams", "trigrams". Bigrams pay with large logs only: on small ones
+            the model memorises them.
         query_lengths: most tokens of a query, per grain; the rest is cut.
         title_lengths: most tokens of a title, per grain.
         vocabulary_size: most tokens of a grain's vocabulary; rarer tokens share the buckets.
@@ -32,9 +33,9 @@ class FeatureSpec:
         history_queries: most recent queries of a user's history that models read.
     """
 
-    grains: tuple[str, ...] = ("words", "bigrams", "trigrams")
-    query_lengths: tuple[int, ...] = (12, 12, 40)
-    title_lengths: tuple[int, ...] = (24, 24, 80)
+    grains: tuple[str, ...] = ("words", "trigrams")
+    query_lengths: tuple[int, ...] = (12, 40)
+    title_lengths: tuple[int, ...] = (24, 80)
     vocabulary_size: int = 100_000
     min_count: int = 2
     oov_buckets: int = 1_000

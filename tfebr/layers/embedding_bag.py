@@ -1,4 +1,4 @@
-"""Mean of the embeddings of a padded list of ids."""
+"""Mean of the embeddings of a padded list of ids, or of several such lists with a table each."""
 
 import tensorflow as tf
 
@@ -18,20 +18,51 @@ class EmbeddingBag(tf.keras.layers.Layer):
         self.size, self.dim = size, dim
 
     def build(self, input_shape):
-        # Rows of unit length on average, so that categories and texts start on one scale.
-        start = tf.keras.initializers.RandomNormal(stddev=self.dim**-0.5)
-        self.table = self.add_weight(name="table", shape=[self.size, self.dim], initializer=start)
+        self.table = self.add_weight(name="table", shape=[self.size, self.dim], initializer=tf.keras.initializers.RandomNormal(stddev=0.05))
         super().build(input_shape)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
+        total = self.total(ids)
+        return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(ids > 0, total.dtype), axis=-1, keepdims=True))
+
+    def total(self, ids: tf.Tensor) -> tf.Tensor:
+        """The sum in place of the mean."""
+        if not self.built:
+            self.build(ids.shape)
         shape = tf.shape(ids)
-        rows = tf.reshape(ids, [-1, shape[-1]])
+        rows = tf.reshape(ids, [tf.reduce_prod(shape[:-1]), shape[-1]])
         present = tf.where(rows > 0)
         distinct, position = tf.unique(tf.gather_nd(rows, present))
         embeddings = tf.gather(self.table, distinct)
-        pooled = tf.sparse.segment_mean(embeddings, position, present[:, 0], num_segments=tf.shape(rows)[0])
+        pooled = tf.sparse.segment_sum(embeddings, position, present[:, 0], num_segments=tf.shape(rows)[0])
         pooled = tf.reshape(pooled, tf.concat([shape[:-1], [self.dim]], axis=0))
         return tf.ensure_shape(pooled, [*ids.shape[:-1], self.dim])
 
     def get_config(self):
         return super().get_config() | {"size": self.size, "dim": self.dim}
+
+
+class TextBag(tf.keras.layers.Layer):
+    """Average pooling over the tokens of all grains together, with one table for each grain.
+
+    Source: DPSR, query tokens of several granularities are looked up and averaged.
+
+    Args:
+        sizes: grain -> size of its vocabulary.
+        dim: width of an embedding.
+
+    Call: grain -> int32 ids [..., length] -> float32 [..., dim].
+    """
+
+    def __init__(self, sizes: dict[str, int], dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes, self.dim = dict(sizes), dim
+        self.bags = {grain: EmbeddingBag(size, dim, name=grain) for grain, size in self.sizes.items()}
+
+    def call(self, ids: dict[str, tf.Tensor]) -> tf.Tensor:
+        total = tf.add_n([bag.total(ids[grain]) for grain, bag in self.bags.items()])
+        count = tf.add_n([tf.reduce_sum(tf.cast(ids[grain] > 0, total.dtype), axis=-1, keepdims=True) for grain in self.bags])
+        return tf.math.divide_no_nan(total, count)
+
+    def get_config(self):
+        return super().get_config() | {"sizes": self.sizes, "dim": self.dim}

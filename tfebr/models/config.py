@@ -11,26 +11,31 @@ Config = TypeVar("Config")
 
 
 def from_dict(kind: type[Config], values: dict[str, Any], where: str = "config") -> Config:
-    """Builds a config dataclass from plain values (JSON, command line); nested configs may be dicts.
+    """Builds a config dataclass from plain values (JSON, command line); a nested config may be a dict of what differs from its default.
 
     Raises:
         ConfigError: a field is unknown (the nearest known one is named), has the wrong type, or the config refuses its value.
     """
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
+    return _changed(kind(), values, where)
+
+
+def _changed(default: Config, values: dict[str, Any], where: str) -> Config:
+    fields = [f.name for f in dataclasses.fields(default)]  # type: ignore[arg-type]
+    hints = typing.get_type_hints(type(default))
     known = {}
     for name, value in values.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             raise ConfigError(f"{where}: unknown field `{name}`.{hint} Known fields: {', '.join(fields)}.")
-        known[name] = _converted(hints[name], value, f"{where}.{name}")
-    return kind(**known)
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+            known[name] = _changed(getattr(default, name), value, f"{where}.{name}")
+        else:
+            known[name] = _converted(hints[name], value, f"{where}.{name}")
+    return dataclasses.replace(default, **known)  # type: ignore[type-var]
 
 
 def _converted(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where) if isinstance(value, dict) else value
     if type(None) in typing.get_args(hint):
         if value is None:
             return None

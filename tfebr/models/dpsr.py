@@ -23,10 +23,11 @@ class DPSRConfig:
     Attributes:
         dim: d, width of query and item vectors (64).
         heads: m, query vectors of a request; 1 and 4 were compared.
-        embedding_dim: width of token and category embeddings (64; reconstructed).
+        column_dim: width of category and profile embeddings (reconstructed); tokens have `dim`.
         query_hidden: ReLU widths of each head's MLP, the first is its projection P_i (reconstructed).
         item_hidden: ReLU widths of the item tower's MLP (reconstructed).
         share_head_mlp: heads share the MLP after their projections (reconstructed: no).
+        residual: the pooled text is added to what the MLPs make of it (see `MultiHeadEncoder`; not in the paper).
         share_text: query and title tokens share their tables (reconstructed: yes).
         normalize: query and item vectors have length 1, scores are cosines (reconstructed: yes).
         use_user: the query tower reads the profile.
@@ -34,7 +35,8 @@ class DPSRConfig:
         beta: temperature of the attention over heads (reconstructed: 0.1).
         stop_attention: no gradient through the attention weights.
         margin: delta of the hinge (0.1 in the same team's later paper).
-        reduction: of the hinge over a row's negatives: "sum" (the paper's), "mean" or "mean_active".
+        reduction: of the hinge over a row's negatives: "mean_active" (over those inside the margin), "sum" (as the paper writes it) or "mean".
+            The sum lets a row with many hard negatives outweigh the others: on small logs it measures worse.
         alpha: share of shared uniform negatives among all negatives of a row (reconstructed: 0.5, from the published data set op).
         explicit_negatives: most labelled negatives of a request that are used ("human supervision"), 0 for none.
         explicit_weight: weight of a labelled negative relative to one of the pool.
@@ -44,10 +46,11 @@ class DPSRConfig:
 
     dim: int = 64
     heads: int = 4
-    embedding_dim: int = 64
+    column_dim: int = 32
     query_hidden: tuple[int, ...] = (256, 128)
     item_hidden: tuple[int, ...] = (256, 128)
     share_head_mlp: bool = False
+    residual: bool = True
     share_text: bool = True
     normalize: bool = True
     use_user: bool = True
@@ -55,7 +58,7 @@ class DPSRConfig:
     beta: float = 0.1
     stop_attention: bool = False
     margin: float = 0.1
-    reduction: str = "sum"
+    reduction: str = "mean_active"
     alpha: float = 0.5
     explicit_negatives: int = 0
     explicit_weight: float = 1.0
@@ -63,7 +66,7 @@ class DPSRConfig:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
-        for name in ("dim", "heads", "embedding_dim"):
+        for name in ("dim", "heads", "column_dim"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("beta", "margin"):
             require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
@@ -81,22 +84,20 @@ class QueryTower(tf.keras.Model):
         super().__init__(name="query_tower")
         self.config = config
         self.text, self.item, self.user = tables.query, tables.item, tables.user
-        width = sum(bag.dim for bag in tables.query.values())
         self.encoder = MultiHeadEncoder(
-            config.heads, config.query_hidden, config.dim, config.share_head_mlp, config.normalize, twin_inputs=width, name="encoder"
+            config.heads, config.query_hidden, config.dim, config.share_head_mlp, config.residual, config.normalize, name="encoder"
         )
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
-        text, config = self.text, self.config
-        parts = [bag(features[f"query_{grain}"]) for grain, bag in text.items()]
+        config, grains = self.config, self.text.sizes
+        parts = [self.text({grain: features[f"query_{grain}"] for grain in grains})]
         if config.use_user:
             parts += [bag(features[f"user_{column}"][:, None]) for column, bag in self.user.items()]
         if config.use_history and config.features.history_items:
             parts += [bag(features[f"history_{column}"]) for column, bag in self.item.items()]
         if config.use_history and config.features.history_queries:
-            for grain, bag in text.items():
-                ids = features[f"history_query_{grain}"]
-                parts.append(bag(tf.reshape(ids, [-1, ids.shape[1] * ids.shape[2]])))
+            past = {grain: features[f"history_query_{grain}"] for grain in grains}
+            parts.append(self.text({grain: tf.reshape(ids, [-1, ids.shape[1] * ids.shape[2]]) for grain, ids in past.items()}))
         return self.encoder(tf.concat(parts, axis=-1))
 
 
@@ -108,9 +109,11 @@ class DPSR(RetrievalModel):
     def __init__(self, config: DPSRConfig, featurizer: Featurizer, table: ItemTable):
         super().__init__(featurizer, table)
         self.config = config
-        tables = Tables.create(featurizer, config.embedding_dim, config.embedding_dim, config.share_text)
+        tables = Tables.create(featurizer, config.dim, config.column_dim, config.share_text)
         self.query_tower = QueryTower(config, tables)
-        self.item_tower = ItemEncoder(tables.title, tables.item, config.item_hidden, config.dim, config.normalize, name="item_tower")
+        self.item_tower = ItemEncoder(
+            tables.title, tables.item, config.item_hidden, config.dim, config.residual, config.normalize, name="item_tower"
+        )
         self.task = PairwiseRetrieval(
             margin=config.margin,
             beta=config.beta,

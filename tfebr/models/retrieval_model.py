@@ -10,7 +10,7 @@ import tensorflow_recommenders as tfrs
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
-from tfebr.layers.embedding_bag import EmbeddingBag
+from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
 from tfebr.models.config import require
 
 
@@ -30,7 +30,7 @@ class TrainingConfig:
 
     batch_size: int = 256
     epochs: int = 5
-    learning_rate: float = 0.05
+    learning_rate: float = 0.01
     initial_accumulator: float = 1e-6
     seed: int = 0
     supervision_share: float = 0.1
@@ -45,17 +45,18 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """The embedding tables of one model, by grain and by column."""
+    """The embedding tables of one model: query text, title text, item columns and user columns."""
 
-    query: dict[str, EmbeddingBag]
-    title: dict[str, EmbeddingBag]
+    query: TextBag
+    title: TextBag
     item: dict[str, EmbeddingBag]
     user: dict[str, EmbeddingBag]
 
     @classmethod
     def create(cls, featurizer: Featurizer, text_dim: int, column_dim: int, share_text: bool) -> "Tables":
-        title = {g: EmbeddingBag(v.size, text_dim, name=f"title_{g}") for g, v in featurizer.grains.items()}
-        query = title if share_text else {g: EmbeddingBag(v.size, text_dim, name=f"query_{g}") for g, v in featurizer.grains.items()}
+        sizes = {grain: vocabulary.size for grain, vocabulary in featurizer.grains.items()}
+        title = TextBag(sizes, text_dim, name="text" if share_text else "title_text")
+        query = title if share_text else TextBag(sizes, text_dim, name="query_text")
         item = {c: EmbeddingBag(v.size, column_dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
         user = {c: EmbeddingBag(v.size, column_dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
         return cls(query, title, item, user)

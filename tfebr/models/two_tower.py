@@ -20,27 +20,27 @@ class TwoTowerConfig:
         dim: width of embeddings, and so of query and item vectors.
         share_text: query and title tokens share their tables.
         features: what is read; the user and the history are not.
-        training: how it is trained.
+        training: how it is trained; the tutorial's learning rate.
     """
 
     dim: int = 64
     share_text: bool = True
     features: FeatureSpec = dataclasses.field(default_factory=FeatureSpec)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(learning_rate=0.1))
 
     def __post_init__(self):
         require(self.dim >= 1, "dim", "at least 1", self.dim)
 
 
 class QueryTower(tf.keras.Model):
-    """Sum over grains of the mean token embedding: feature dict -> [batch, 1, dim]."""
+    """Mean token embedding: feature dict -> [batch, 1, dim]."""
 
     def __init__(self, tables: Tables):
         super().__init__(name="query_tower")
         self.text = tables.query
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
-        return tf.add_n([bag(features[f"query_{grain}"]) for grain, bag in self.text.items()])[:, None]
+        return self.text({grain: features[f"query_{grain}"] for grain in self.text.sizes})[:, None]
 
 
 class ItemTower(tf.keras.Model):
@@ -51,8 +51,8 @@ class ItemTower(tf.keras.Model):
         self.text, self.item = tables.title, tables.item
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
-        parts = [bag(features[f"title_{grain}"]) for grain, bag in self.text.items()]
-        return tf.add_n(parts + [bag(features[column][:, None]) for column, bag in self.item.items()])
+        title = self.text({grain: features[f"title_{grain}"] for grain in self.text.sizes})
+        return tf.add_n([title, *(bag(features[column][:, None]) for column, bag in self.item.items())])
 
 
 class TwoTower(RetrievalModel):

@@ -1,0 +1,116 @@
+"""Measured recall, and building until it is met."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfebr.errors import ConfigError, DataError
+from tfebr.index import recall
+from tfebr.index.base import Index
+from tfebr.index.exact import ExactIndex
+from tfebr.index.recall import build, measure_recall
+from tfebr.index.recipe import Recipe
+from tfebr.index.scann import ScannIndex
+
+RNG = np.random.default_rng(7)
+ITEMS = RNG.normal(size=(3000, 16)).astype(np.float32)
+QUERIES = RNG.normal(size=(60, 2, 16)).astype(np.float32)
+POOR = Recipe("tree", leaves=40, leaves_to_search=2, reorder=20)
+
+
+def _rankings(k):
+    return np.argsort(-np.einsum("bhd,nd->bhn", QUERIES, ITEMS).max(axis=1), axis=1)[:, :k]
+
+
+class _Every(Index):
+    """Finds every second of the best items."""
+
+    is_exact, items, dim = False, 3000, 16
+
+    def __init__(self):
+        super().__init__()
+        self.exact = ExactIndex(ITEMS)
+
+    def search(self, queries, k):
+        scores, rows = self.exact.search(queries, k)
+        missing = [[0, 0], [0, k // 2]]
+        return tf.pad(scores[:, ::2], missing), tf.pad(rows[:, ::2], missing, constant_values=-1)
+
+
+@pytest.mark.parametrize("exact", [ITEMS, _rankings(20)], ids=["embeddings", "rankings"])
+def test_recall_is_the_share_of_the_best_that_is_found(exact):
+    assert measure_recall(_Every(), exact, QUERIES, 20) == pytest.approx(0.5, abs=1e-3)
+    assert measure_recall(ExactIndex(ITEMS), exact, QUERIES, 20) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_items_with_equal_scores_are_equally_right():
+    twins = np.repeat(ITEMS[:40], 50, axis=0)
+    index = ScannIndex(twins, Recipe("hash", reorder=500))
+    assert measure_recall(index, twins, QUERIES, 20) > 0.99
+
+
+def test_k_beyond_the_catalogue_counts_what_there_is():
+    assert measure_recall(ExactIndex(ITEMS[:5]), ITEMS[:5], QUERIES, 100) == 1.0
+
+
+def test_rankings_of_another_size_are_refused():
+    with pytest.raises(DataError, match=r"shape \[60, at least 20\]"):
+        measure_recall(ExactIndex(ITEMS), _rankings(5), QUERIES, 20)
+
+
+def test_leaves_and_reordering_are_raised_until_the_target_is_met():
+    target = 0.95
+    index, report = build(ITEMS, QUERIES, k=20, target=target, recipe=POOR, quiet=True)
+    assert isinstance(index, ScannIndex)
+    assert report.fallback == ""
+    assert report.curve[0].recall < target <= report.recall
+    assert report.recipe.leaves_to_search > POOR.leaves_to_search
+    assert report.recipe.reorder > POOR.reorder
+    assert measure_recall(index, ITEMS, QUERIES, 20) == report.recall, "the index is left at the setting of the report"
+    assert {"recall", "latency_ms", "curve", "recipe"} <= set(report.as_dict())
+    assert all(point.latency_ms > 0 for point in report.curve)
+
+
+def test_a_met_target_needs_one_measurement():
+    _, report = build(ITEMS, QUERIES, k=20, target=0.1, recipe=POOR, quiet=True)
+    assert len(report.curve) == 1
+    assert report.recipe == POOR
+
+
+def test_an_unreachable_target_ends_in_exact_search_and_says_so(monkeypatch):
+    monkeypatch.setattr(recall, "_LARGEST_REORDER", 1)
+    recipe = Recipe("tree", leaves=4, leaves_to_search=3, reorder=20)
+    index, report = build(ITEMS, QUERIES, k=20, target=0.999, recipe=recipe, quiet=True)
+    assert isinstance(index, ExactIndex)
+    assert report.recipe.kind == "exact"
+    assert report.recall >= 0.999
+    assert "Searching 4 leaves and reordering 20 reaches recall@20" in report.fallback
+    assert "exact search is used" in report.fallback
+
+
+def test_int8_gives_way_to_float32_before_exact():
+    recipe = Recipe("hash", reorder=1000, vectors="int8")
+    index, report = build(ITEMS, QUERIES, k=20, target=0.9999, recipe=recipe, quiet=True)
+    assert isinstance(index, ScannIndex)
+    assert report.recipe.vectors == "float32"
+    assert "int8 vectors reach" in report.fallback
+    assert report.recall >= 0.9999
+
+
+def test_a_small_catalogue_is_searched_exactly():
+    index, report = build(ITEMS, QUERIES, quiet=True)
+    assert isinstance(index, ExactIndex)
+    assert (report.recall, report.fallback, report.items, report.heads, report.queries) == (1.0, "", 3000, 2, 60)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ConfigError, match="`target`"):
+        build(ITEMS, QUERIES, target=1.5)
+    with pytest.raises(DataError, match=r"\[queries, heads, 16\]"):
+        build(ITEMS, QUERIES[:, 0])
+    bad = QUERIES.copy()
+    bad[3, 1, 0] = np.nan
+    with pytest.raises(DataError, match="Query 3 holds NaN"):
+        build(ITEMS, bad)
+    with pytest.raises(ConfigError, match="Received 12"):
+        build(ITEMS[:12], QUERIES, recipe=Recipe("hash"))

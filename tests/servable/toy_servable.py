@@ -1,0 +1,62 @@
+"""A servable small enough for tests: queries and items are embedded by hashing their strings."""
+
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfebr.data.item_ids import ItemIds
+from tfebr.index.exact import ExactIndex
+from tfebr.index.recipe import Recipe
+from tfebr.index.scann import ScannIndex
+from tfebr.servable.module import RetrievalServable
+
+ITEMS, DIM, HEADS, K = 300, 8, 2, 20
+RNG = np.random.default_rng(5)
+EMBEDDINGS = RNG.normal(size=(ITEMS, DIM)).astype(np.float32)
+IDS = [f"sku-{i}" for i in range(ITEMS)]
+TREE = Recipe("tree", leaves=4, leaves_to_search=4, reorder=300)
+
+
+class ToyQueries(tf.Module):
+    """Heads of the query's hash and of the last history item's own embedding; age "nan" gives NaN."""
+
+    input_signature: ClassVar = {
+        "query": tf.TensorSpec([None], tf.string),
+        "user_age": tf.TensorSpec([None], tf.string),
+        "history_items": tf.TensorSpec([None, None], tf.string),
+        "prices": tf.TensorSpec([None, 3], tf.float32),
+    }
+
+    def __init__(self, ids):
+        super().__init__()
+        self.ids = ids
+        self.table = tf.Variable(RNG.normal(size=(64, DIM)).astype(np.float32), trainable=False)
+        self.items = tf.Variable(np.vstack([np.zeros((1, DIM), np.float32), EMBEDDINGS]), trainable=False)
+
+    def __call__(self, inputs):
+        words = tf.gather(self.table, tf.strings.to_hash_bucket_fast(inputs["query"], 64))
+        words += tf.where(inputs["user_age"] == "nan", np.nan, tf.reduce_sum(inputs["prices"], axis=1))[:, None]
+        history = tf.reduce_sum(tf.gather(self.items, self.ids.lookup(inputs["history_items"])), axis=1)
+        return tf.stack([words, history], axis=1)
+
+
+class ToyItems(tf.Module):
+    input_signature: ClassVar = {"title": tf.TensorSpec([None], tf.string)}
+
+    def __init__(self):
+        super().__init__()
+        self.table = tf.Variable(EMBEDDINGS[:64], trainable=False)
+
+    def __call__(self, inputs):
+        bad = tf.where(inputs["title"] == "nan", np.nan, 0.0)
+        return tf.gather(self.table, tf.strings.to_hash_bucket_fast(inputs["title"], 64)) + bad[:, None]
+
+
+def toy_servable(kind="exact", default_k=K):
+    ids = ItemIds(np.array(IDS))
+    index = ExactIndex(EMBEDDINGS) if kind == "exact" else ScannIndex(EMBEDDINGS, TREE)
+    return RetrievalServable(ToyQueries(ids), ToyItems(), index, ids, default_k)
+
+
+QUESTIONS = [{"query": ["red shoes"]}, {"query": ["a", ""], "history_items": [["sku-4"], []], "prices": [[1, 2, 3], [0, 0, 0]]}]

@@ -1,0 +1,81 @@
+"""What every index is: a module that finds, for queries with one or several heads, the items with the highest dot products."""
+
+import abc
+
+import numpy as np
+import tensorflow as tf
+
+from tfebr.errors import DataError
+
+# The score of a place without a result. Finite, because JSON has no infinity, and below every real score.
+NO_SCORE = float(tf.float32.min)
+
+
+class Index(tf.Module, abc.ABC):
+    """Finds items by dot product; a tf.Module that is saved inside a SavedModel.
+
+    Attributes:
+        items: number of items.
+        dim: width of the embeddings.
+        is_exact: whether every result is the true one.
+    """
+
+    items: int
+    dim: int
+    is_exact: bool
+
+    @abc.abstractmethod
+    def search(self, queries: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the k best items of each query.
+
+        An item's score is the highest dot product with any of the query's heads. A head that holds NaN or infinity is ignored.
+
+        Args:
+            queries: [batch, heads, dim] float32.
+            k: how many results; a Python integer or a scalar int32 tensor. It may exceed the number of items.
+
+        Returns:
+            scores: [batch, k] float32, best first, finite; `NO_SCORE` where there are fewer than k results.
+            rows: [batch, k] int32 rows of the items, each at most once; -1 where there are fewer than k results.
+        """
+
+
+def checked_embeddings(embeddings: np.ndarray) -> np.ndarray:
+    """[items, dim] float32 in row-major order; raises DataError for another rank, for no items, and for NaN or infinity, naming the row."""
+    embeddings = np.ascontiguousarray(embeddings, np.float32)
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise DataError(f"`item_embeddings` must have shape [items, dim] with at least one item. Received shape {list(embeddings.shape)}.")
+    # The sum of a row is finite for all but absurd rows, and needs no matrix of flags.
+    for row in np.flatnonzero(~np.isfinite(embeddings.sum(axis=1))):
+        if not np.isfinite(embeddings[row]).all():
+            raise DataError(
+                f"`item_embeddings` row {row} holds NaN or infinity. The model has diverged or a feature of this item is not finite."
+            )
+    return embeddings
+
+
+def usable_heads(queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The queries with unusable heads replaced by zeros, and [batch, heads] which are usable (all finite)."""
+    usable = tf.reduce_all(tf.math.is_finite(queries), axis=-1)
+    return tf.where(usable[..., None], queries, 0.0), usable
+
+
+def best_head(scores: tf.Tensor, usable: tf.Tensor) -> tf.Tensor:
+    """[batch, heads, items] scores to the best usable head's, [batch, items]; -inf where no head is usable."""
+    return tf.reduce_max(tf.where(usable[..., None], within_range(scores), -np.inf), axis=1)
+
+
+def within_range(scores: tf.Tensor) -> tf.Tensor:
+    """Scores that overflowed, pulled back to finite ones above `NO_SCORE`."""
+    limit = 0.999 * float(tf.float32.max)
+    return tf.clip_by_value(tf.where(tf.math.is_nan(scores), -limit, scores), -limit, limit)
+
+
+def finish(scores: tf.Tensor, rows: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Marks places of score -inf as empty and pads [batch, found] to [batch, k], found being at most k."""
+    present = scores > -np.inf
+    missing = [[0, 0], [0, k - tf.shape(scores)[1]]]
+    scores = tf.pad(tf.where(present, scores, NO_SCORE), missing, constant_values=NO_SCORE)
+    rows = tf.pad(tf.where(present, tf.cast(rows, tf.int32), -1), missing, constant_values=-1)
+    static_k = tf.get_static_value(k)
+    return tf.ensure_shape(scores, [None, static_k]), tf.ensure_shape(rows, [None, static_k])

@@ -1,0 +1,59 @@
+"""Exact search by matrix product, with core TensorFlow operations only."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfebr.index import base
+
+# Scores held at one time: 64 MB of float32, whatever the catalogue's size.
+_SCORES_AT_ONCE = 16 * 2**20
+_SMALLEST_BLOCK = 1024
+
+
+class ExactIndex(base.Index):
+    """Scores every item; the results are the true ones.
+
+    Args:
+        item_embeddings: [items, dim] float32.
+
+    Raises:
+        DataError: the shape is another one or a row is not finite.
+    """
+
+    is_exact = True
+
+    def __init__(self, item_embeddings: np.ndarray, name: str = "exact_index"):
+        super().__init__(name=name)
+        vectors = base.checked_embeddings(item_embeddings)
+        self.items, self.dim = vectors.shape
+        self._vectors = tf.Variable(vectors, trainable=False, name="vectors")
+
+    def search(self, queries: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Index.search`; items go by in blocks, so that memory does not grow with the catalogue."""
+        queries, usable = base.usable_heads(queries)
+        batch, heads = tf.shape(queries)[0], tf.shape(queries)[1]
+        flat = tf.reshape(queries, [-1, self.dim])
+        vectors = self._vectors.read_value()
+        keep = tf.minimum(k, self.items)
+        block = tf.clip_by_value(_SCORES_AT_ONCE // tf.maximum(batch * heads, 1), _SMALLEST_BLOCK, self.items + _SMALLEST_BLOCK)
+
+        def best_of(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            part = vectors[first : first + block]
+            scores = tf.reshape(tf.matmul(flat, part, transpose_b=True), [batch, heads, tf.shape(part)[0]])
+            scores, places = tf.math.top_k(base.best_head(scores, usable), tf.minimum(keep, tf.shape(part)[0]))
+            return scores, places + first
+
+        def merge(first: tf.Tensor, scores: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            more_scores, more_rows = best_of(first)
+            scores, rows = tf.concat([scores, more_scores], 1), tf.concat([rows, more_rows], 1)
+            scores, places = tf.math.top_k(scores, tf.minimum(keep, tf.shape(scores)[1]))
+            return first + block, scores, tf.gather(rows, places, batch_dims=1)
+
+        _, scores, rows = tf.while_loop(
+            lambda first, *_: first < self.items,
+            merge,
+            (block, *best_of(tf.constant(0))),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])),
+            parallel_iterations=1,
+        )
+        return base.finish(scores, rows, k)

@@ -1,0 +1,66 @@
+"""Raw request fields and raw item fields to embeddings: featurizer and tower in one graph, as they are served."""
+
+import tensorflow as tf
+
+from tfebr.data.batches import query_features
+from tfebr.data.features import Featurizer
+from tfebr.data.item_ids import ItemIds
+from tfebr.models.retrieval_model import RetrievalModel, join_history
+
+
+class RawQueryEncoder(tf.Module):
+    """Query text, profile and history as strings -> float [batch, heads, dim].
+
+    It carries the item table's categorical columns, through which item ids of a history are read; not the titles.
+
+    Attributes:
+        input_signature: `query` [batch], `user_COLUMN` [batch] for each profile column, `history_items` [batch, n] item ids and
+            `history_queries` [batch, n] texts, both newest first and padded with "". Models that read no history take none.
+    """
+
+    def __init__(self, model: RetrievalModel, featurizer: Featurizer, item_ids: ItemIds):
+        super().__init__(name="raw_query_encoder")
+        spec = featurizer.spec
+        self.featurizer, self.tower, self.item_ids = featurizer, model.query_tower, item_ids
+        self._spec = spec
+        self.history_columns = {}
+        self.input_signature = {"query": tf.TensorSpec([None], tf.string)}
+        self.input_signature |= {f"user_{c}": tf.TensorSpec([None], tf.string) for c in featurizer.user_columns}
+        if spec.history_items:
+            self.input_signature["history_items"] = tf.TensorSpec([None, None], tf.string)
+            self.history_columns = {n: tf.Variable(ids, trainable=False) for n, ids in model.history_columns().items()}
+        if spec.history_queries:
+            self.input_signature["history_queries"] = tf.TensorSpec([None, None], tf.string)
+
+    def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        spec, count = self._spec, tf.shape(inputs["query"])[0]
+        past = _fixed(inputs["history_queries"], spec.history_queries) if spec.history_queries else tf.zeros([count, 0], tf.string)
+        features = query_features(self.featurizer, inputs["query"], past)
+        features |= {f"user_{c}": v(inputs[f"user_{c}"]) for c, v in self.featurizer.user_columns.items()}
+        if spec.history_items:
+            features["history_items"] = self.item_ids.lookup(_fixed(inputs["history_items"], spec.history_items))
+            features = join_history(features, self.history_columns)
+        return self.tower(features)
+
+
+class RawItemEncoder(tf.Module):
+    """Title and categories as strings -> float [items, dim].
+
+    Attributes:
+        input_signature: `title` and the categorical columns, [items] each.
+    """
+
+    def __init__(self, model: RetrievalModel, featurizer: Featurizer):
+        super().__init__(name="raw_item_encoder")
+        self.featurizer, self.tower = featurizer, model.item_tower
+        self.input_signature = {name: tf.TensorSpec([None], tf.string) for name in ("title", *featurizer.item_columns)}
+
+    def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return self.tower(self.featurizer.items(inputs))
+
+
+def _fixed(strings: tf.Tensor, length: int) -> tf.Tensor:
+    """[batch, n] -> [batch, length]: the newest entries, padded with ""."""
+    kept = strings[:, :length]
+    padded = tf.pad(kept, [[0, 0], [0, length - tf.shape(kept)[1]]], constant_values="")
+    return tf.ensure_shape(padded, [None, length])

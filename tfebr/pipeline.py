@@ -1,0 +1,181 @@
+"""The main job in four calls: train, evaluate, compare with baselines, export. Every command is one of these."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfebr.data.batches import evaluation_batches
+from tfebr.data.dataset import DataFolder
+from tfebr.data.examples import Shards, write_examples
+from tfebr.data.item_ids import ItemIds
+from tfebr.data.judged_requests import requests_of
+from tfebr.data.log import shown_items
+from tfebr.data.simulator import Oracle
+from tfebr.data.stage import Stage
+from tfebr.errors import ConfigError, DataError
+from tfebr.evaluation.bm25 import BM25
+from tfebr.evaluation.judged import evaluate_judged
+from tfebr.evaluation.ranking import Ranking, rank_exact
+from tfebr.evaluation.report import Report
+from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, split_time
+from tfebr.evaluation.runs import write_run
+from tfebr.files import read_json, write_json
+from tfebr.index.recall import build
+from tfebr.models.config import from_dict
+from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
+from tfebr.models.retrieval_model import RetrievalModel
+from tfebr.models.run_folder import RunFolder, prepare_run
+from tfebr.models.training import fit
+from tfebr.models.zoo import model_class
+from tfebr.servable.module import RetrievalServable
+from tfebr.servable.write import write
+
+TEST_SHARE = 0.1
+
+
+def train(
+    data: str | os.PathLike,
+    run: str | os.PathLike,
+    model: str = "dpsr",
+    config: dict[str, Any] | None = None,
+    supervision: str | os.PathLike | None = None,
+    test_share: float = TEST_SHARE,
+    quiet: bool = False,
+) -> RunFolder:
+    """Trains a model from a data folder into a run folder, or goes on where an interrupted run stopped.
+
+    Args:
+        data: a data folder; its log is split by time and the last `test_share` of the requests is held out; a judged set without a log
+            trains on its "train" split.
+        config: fields of the model's config that differ from the defaults.
+        supervision: a judged data folder over the same catalogue, mixed in as labelled pairs.
+    """
+    folder = DataFolder(data)
+    settings = from_dict(model_class(model).Config, config or {}, model)
+    split = split_time(folder.log(), test_share) if folder.has_log else None
+    labels = DataFolder(supervision) if supervision else None
+    prepared = prepare_run(run, model, settings, folder, split, labels, quiet)
+    fit(prepared, quiet)
+    return prepared
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What systems are measured on: held-out requests of a log, or a judged split."""
+
+    data: DataFolder
+    held_out: HeldOut | None
+    split: str
+    popularity: np.ndarray | None
+    k: tuple[int, ...]
+
+    @classmethod
+    def of(cls, data: DataFolder, start_time: int | None, split: str = "test", max_requests: int | None = None) -> "Evaluation":
+        """The requests of a log from `start_time` on, or, where there is none, the judged `split`."""
+        if start_time is None:
+            return cls(data, None, split, None, (10, 100))
+        catalogue = data.catalogue()
+        clicks = np.zeros(len(catalogue))
+        for batch in data.log().batches():
+            request, item_ids, stages, _ = shown_items(batch)
+            earlier = (batch["time"].to_numpy()[request] < start_time) & (stages >= Stage.CLICKED)
+            rows = catalogue.rows_of(item_ids)
+            np.add.at(clicks, rows[earlier & (rows >= 0)], 1)
+        found = held_out(data.log(), catalogue, start_time, max_requests=max_requests)
+        return cls(data, found, split, clicks, (10, 50, 100))
+
+    @property
+    def request_ids(self) -> list[str]:
+        if self.held_out is not None:
+            return self.held_out.request_ids
+        return self.data.judgments().split(self.split).queries["query_id"].to_pylist()
+
+    @property
+    def queries(self) -> list[str]:
+        if self.held_out is not None:
+            return self.held_out.queries
+        return self.data.judgments().split(self.split).queries["query"].to_pylist()
+
+    def report(self, ranking: Ranking) -> Report:
+        """Metrics of a ranking whose rows are the requests, in order."""
+        if self.held_out is None:
+            return evaluate_judged(ranking, self.data.judgments().split(self.split), self.data.catalogue(), self.k)
+        oracle = Oracle.read(self.data.path / "oracle") if self.data.has_oracle else None
+        return evaluate_requests(ranking, self.held_out, self.k, self.popularity, oracle)
+
+
+def rank_model(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | None = None) -> Ranking:
+    """Ranks the whole corpus for every request of the evaluation; the corpus is embedded once."""
+    model = model or run.trained_model()
+    items = model.corpus_embeddings()
+    found: dict[str, np.ndarray] = {}
+    for ids, embeddings in model.query_embeddings(evaluation_batches(_evaluation_shards(run, evaluation), run.featurizer)):
+        found.update(zip(ids, embeddings, strict=True))
+    missing = [i for i in evaluation.request_ids if i not in found]
+    if missing:
+        raise DataError(f"{run.path}: request {missing[0]!r} is not among the test examples. Train again on this data.")
+    return rank_exact(np.stack([found[i] for i in evaluation.request_ids]), items, max(evaluation.k))
+
+
+def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
+    if evaluation.held_out is not None:
+        return run.shards("test")
+    folder = run.path / "examples" / f"judged-{evaluation.split}"
+    if not folder.exists():
+        requests = requests_of(evaluation.data.judgments().split(evaluation.split))
+        write_examples(
+            requests, evaluation.data.catalogue(), None, folder, {"all": (None, None)}, labelled=True, all_requests=True, quiet=True
+        )
+    return Shards.read(folder / "all", run.table.catalogue_hash)
+
+
+def rank_bm25(evaluation: Evaluation) -> Ranking:
+    """BM25 over title and categories, which hold the words that a shop's inverted index would hold."""
+    table = evaluation.data.catalogue().table
+    columns = [c for c in ("title", "brand", "leaf_category", "category") if c in table.column_names]
+    texts = [" ".join(row) for row in zip(*(table[c].to_pylist() for c in columns), strict=True)]
+    return BM25(texts).rank(evaluation.queries, max(evaluation.k))
+
+
+def evaluate(run: str | os.PathLike, split: str = "test", max_requests: int | None = None) -> dict[str, Report]:
+    """Measures a trained run and BM25 on the same requests; writes `metrics.json` and a run file for each into the run folder."""
+    folder = RunFolder(run)
+    evaluation = Evaluation.of(folder.data, folder.split_time, split, max_requests)
+    rankings = {folder.model_name: rank_model(folder, evaluation), "bm25": rank_bm25(evaluation)}
+    reports = {name: evaluation.report(ranking) for name, ranking in rankings.items()}
+    item_ids = list(folder.data.catalogue().item_ids)
+    for name, ranking in rankings.items():
+        write_run(folder.path / "runs" / f"{name}-{split}.run", evaluation.request_ids, ranking, item_ids, f"tfebr-{name}")
+    metrics = folder.path / "metrics.json"
+    before = read_json(metrics) if metrics.exists() else {}
+    write_json(metrics, before | {split: {name: report.to_json() for name, report in reports.items()}})
+    return reports
+
+
+def export(
+    run: str | os.PathLike, name: str | None = None, target: float = 0.98, k: int = 100, heldout_queries: int = 500, quiet: bool = False
+) -> Path:
+    """Writes `RUN/servable/NAME/VERSION/`: query tower, index and item ids in one SavedModel, checked in a fresh process.
+
+    Args:
+        name: of the model on the server; the model's own by default.
+        target: recall@k of the index against exact search that must be measured.
+        heldout_queries: how many requests recall is measured on.
+    """
+    folder = RunFolder(run)
+    model, catalogue = folder.trained_model(), folder.data.catalogue()
+    if catalogue.content_hash() != folder.table.catalogue_hash:
+        raise ConfigError(f"{folder.data.path}: the catalogue has changed since {folder.path} was trained. Train again.")
+    item_ids = ItemIds(catalogue.item_ids)
+    query_encoder = RawQueryEncoder(model, folder.featurizer, item_ids)
+    shards = folder.shards("test" if folder.split_time is not None else "train")
+    batches = evaluation_batches(shards, folder.featurizer, 100).take(-(-heldout_queries // 100))
+    queries = np.concatenate([embeddings for _, embeddings in model.query_embeddings(batches)])[:heldout_queries]
+    index, report = build(model.corpus_embeddings(), queries, k, target, quiet=quiet)
+    servable = RetrievalServable(query_encoder, RawItemEncoder(model, folder.featurizer), index, item_ids, default_k=min(k, len(catalogue)))
+    about = {"model": folder.model_name, "config": dataclasses.asdict(folder.config), "catalogue": folder.table.catalogue_hash}
+    checks = [{"query": ["", catalogue.titles[0], "unknownword"]}, {"query": catalogue.titles[:2]}]
+    return write(servable, folder.path / "servable" / (name or folder.model_name), about, checks, report)

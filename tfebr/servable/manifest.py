@@ -1,0 +1,196 @@
+"""What a version folder says about itself: model, versions, operations and their libraries, index, signatures, content hashes."""
+
+import functools
+import hashlib
+import importlib.util
+import mmap
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+import tfebr
+from tfebr.errors import ArtifactError
+from tfebr.files import read_json, write_json
+
+# TF Serving reads nothing in this folder but warm-up requests.
+FOLDER = "assets.extra"
+MANIFEST = f"{FOLDER}/manifest.json"
+SIGNATURE = f"{FOLDER}/signature.txt"
+_LONGEST_PATH = 4096
+# Where operations outside TensorFlow come from: package and the folder of its libraries.
+_LIBRARY_FOLDERS = (("scann", "scann_ops/cc"), ("tensorflow_text", "python/ops"))
+
+
+def write_manifest(folder: Path, about: dict[str, Any], index: dict[str, Any] | None) -> dict[str, Any]:
+    """Writes `assets.extra/signature.txt` and `assets.extra/manifest.json` for the SavedModel in `folder`; call it last.
+
+    Args:
+        folder: holds `saved_model.pb`.
+        about: the model's name and anything else worth keeping with it; plain JSON values.
+        index: recipe and measured recall, `IndexReport.as_dict()`.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ArtifactError: the graph uses an operation that neither TensorFlow, ScaNN nor TensorFlow Text has, or a file outside the folder.
+    """
+    graph = _graph(folder)
+    _refuse_outside_files(graph)
+    ops = {op: _libraries()[library] for op, library in _libraries_of(_foreign(_ops(graph))).items()}
+    (folder / SIGNATURE).write_text(_signature_text(graph), encoding="utf-8")
+    files: dict[str, dict[str, Any]] = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {
+        "format": 1,
+        "about": about,
+        "versions": tfebr.versions(),
+        "ops_outside_tensorflow": ops,
+        "index": index,
+        "signatures": _signatures(graph),
+        "bytes": sum(file["bytes"] for file in files.values()),
+        "files": files,
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of a version folder; raises ArtifactError when `folder` is not one."""
+    path = Path(folder, MANIFEST)
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: not a servable version folder: {MANIFEST} is missing. Write one with `tfebr export`.")
+    return read_json(path)
+
+
+def verify_files(folder: str | os.PathLike) -> None:
+    """Raises ArtifactError naming the first file that is missing or is not what was written."""
+    for name, expected in read_manifest(folder)["files"].items():
+        path = Path(folder, name)
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing, though the manifest lists it. Copy the whole folder again or export anew.")
+        if path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
+            raise ArtifactError(f"{path}: damaged: its content is not what the manifest lists. Copy it again or export anew.")
+
+
+def op_libraries(ops: Iterable[str]) -> list[Path]:
+    """The shared libraries of the installed packages that register these operations; TensorFlow's own operations need none.
+
+    Raises:
+        ArtifactError: an operation outside TensorFlow is in none of them.
+    """
+    return sorted(set(_libraries_of(_foreign(ops)).values()))
+
+
+def register_ops(folder: str | os.PathLike) -> None:
+    """Loads the libraries that the model in `folder` needs, so that `tf.saved_model.load` finds their operations."""
+    for library in op_libraries(read_manifest(folder)["ops_outside_tensorflow"]):
+        tf.load_op_library(str(library))
+
+
+def _graph(folder: Path) -> Any:
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString((folder / "saved_model.pb").read_bytes())
+    return saved_model.meta_graphs[0]
+
+
+def _nodes(graph: Any) -> list[Any]:
+    return [*graph.graph_def.node, *(node for function in graph.graph_def.library.function for node in function.node_def)]
+
+
+def _ops(graph: Any) -> set[str]:
+    return {node.op for node in _nodes(graph)} - {function.signature.name for function in graph.graph_def.library.function}
+
+
+def _refuse_outside_files(graph: Any) -> None:
+    """A path baked into the graph works where the model is written, in a fresh process too, and nowhere else."""
+    for node in _nodes(graph):
+        if node.op != "Const" or node.attr["dtype"].type != types_pb2.DT_STRING:
+            continue
+        for value in node.attr["value"].tensor.string_val:
+            # Longer strings are no paths and cannot be looked for.
+            if value.startswith(b"/") and len(value) < _LONGEST_PATH and os.path.isfile(value):
+                raise ArtifactError(
+                    f"The model would read {value.decode(errors='replace')} on the server. "
+                    "Make the file a tf.saved_model.Asset that is an attribute of a tf.Module, so that it travels with the model."
+                )
+
+
+def _foreign(ops: Iterable[str]) -> list[str]:
+    """Those that TensorFlow itself does not have: its raw_ops are listed when it is built."""
+    return sorted(op for op in set(ops) if not hasattr(tf.raw_ops, op) and not op.startswith("_"))
+
+
+def _libraries_of(ops: list[str]) -> dict[str, Path]:
+    found = {}
+    for op in ops:
+        library = next((path for path in _libraries() if _mentions(path, op)), None)
+        if library is None:
+            raise ArtifactError(
+                f"The model uses the operation {op}, which neither TensorFlow, ScaNN nor TensorFlow Text has. No server could load it: "
+                "build this part of the model from their operations."
+            )
+        found[op] = library
+    return found
+
+
+@functools.cache
+def _libraries() -> dict[Path, str]:
+    """The libraries that may hold operations, each with its path from its package on, which is the same on every machine."""
+    paths = {}
+    for package, folder in _LIBRARY_FOLDERS:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            root = Path(spec.origin).parent
+            paths.update({path: path.relative_to(root.parent).as_posix() for path in sorted(root.joinpath(folder).glob("*.so"))})
+    return paths
+
+
+def _mentions(library: Path, op: str) -> bool:
+    """Whether the operation's registered name stands in the library as a whole C string."""
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"\0" + op.encode() + b"\0") >= 0
+
+
+def _signatures(graph: Any) -> dict[str, Any]:
+    return {
+        name: {
+            side: {key: {"dtype": _dtype(info), "shape": _shape(info)} for key, info in sorted(getattr(signature, side).items())}
+            for side in ("inputs", "outputs")
+        }
+        for name, signature in sorted(graph.signature_def.items())
+        if not name.startswith("__")
+    }
+
+
+def _signature_text(graph: Any) -> str:
+    """Lines `input|output NAME TENSOR DTYPE DIMENSION...` of serving_default, for loaders without a protobuf parser; -1 is any size."""
+    signature, lines = graph.signature_def["serving_default"], []
+    for side, infos in (("input", signature.inputs), ("output", signature.outputs)):
+        for name, info in sorted(infos.items()):
+            lines.append(" ".join([side, name, info.name, _dtype(info), *map(str, _shape(info))]))
+    return "\n".join(lines) + "\n"
+
+
+def _dtype(info: Any) -> str:
+    return types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
+
+
+def _shape(info: Any) -> list[int]:
+    return [dimension.size for dimension in info.tensor_shape.dim]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

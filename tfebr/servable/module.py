@@ -1,0 +1,89 @@
+"""The one module that is exported: towers, index and item ids behind named signatures, strings in and strings out."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tfebr.data.item_ids import ItemIds
+from tfebr.errors import ConfigError
+from tfebr.index.base import Index
+
+
+class Encoder(Protocol):
+    """A tf.Module that maps raw inputs to embeddings.
+
+    Attributes:
+        input_signature: raw inputs by name, each with a leading batch dimension of unknown size.
+    """
+
+    input_signature: Mapping[str, tf.TensorSpec]
+
+    def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Queries to [batch, heads, dim], items to [items, dim]."""
+
+
+class RetrievalServable(tf.Module):
+    """Finds items for raw queries.
+
+    Args:
+        query_encoder: raw query inputs to [batch, heads, dim].
+        item_encoder: raw item inputs to [items, dim].
+        index: over the items' embeddings, its rows in the order of `item_ids`.
+        item_ids: the items' ids.
+        default_k: results that `serving_default` returns for each query.
+
+    Raises:
+        ConfigError: index and ids differ in number, `default_k` is not positive, or an encoder's input has no batch dimension.
+    """
+
+    def __init__(self, query_encoder: Encoder, item_encoder: Encoder, index: Index, item_ids: ItemIds, default_k: int = 100):
+        super().__init__(name="retrieval_servable")
+        if index.items != len(item_ids):
+            raise ConfigError(f"`index` and `item_ids` must hold the same items. Received {index.items} and {len(item_ids)} items.")
+        if default_k < 1:
+            raise ConfigError(f"`default_k` should be a positive integer. Received: default_k = {default_k!r}.")
+        self.query_encoder, self.item_encoder = query_encoder, item_encoder
+        self.index, self.item_ids, self.default_k = index, item_ids, default_k
+        self._signatures = {
+            "serving_default": _named(self._find, query_encoder.input_signature),
+            "embed_query": _named(self._embed_query, query_encoder.input_signature),
+            "embed_items": _named(self._embed_items, item_encoder.input_signature),
+        }
+
+    def signature_functions(self) -> dict[str, Any]:
+        """The concrete function of each signature, taking inputs by name and returning a dict of named outputs.
+
+        `serving_default` returns `ids` [batch, default_k] strings padded with "", `scores` [batch, default_k] float32, 0.0 where there
+        is no id, and `num_results` [batch] int32. `embed_query` returns `embedding` [batch, heads, dim], `embed_items` returns
+        `embedding` [items, dim].
+        No output holds NaN or infinity.
+        """
+        return self._signatures
+
+    def _find(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores, rows = self.index.search(self.query_encoder(inputs), self.default_k)
+        return {
+            "ids": self.item_ids.decode(rows),
+            "scores": tf.where(rows >= 0, scores, 0.0),
+            "num_results": tf.reduce_sum(tf.cast(rows >= 0, tf.int32), axis=1),
+        }
+
+    def _embed_query(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embedding": _finite(self.query_encoder(inputs))}
+
+    def _embed_items(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embedding": _finite(self.item_encoder(inputs))}
+
+
+def _named(function: Callable[..., dict[str, tf.Tensor]], input_signature: Mapping[str, tf.TensorSpec]) -> Any:
+    """A concrete function whose inputs carry the names of the input signature."""
+    for name, spec in input_signature.items():
+        if spec.shape.rank is None or spec.shape.rank < 1 or spec.shape[0] is not None:
+            raise ConfigError(f"Input `{name}` needs a leading batch dimension of unknown size. Received shape {spec.shape}.")
+    specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in input_signature.items()}
+    return tf.function(function).get_concrete_function(**specs)
+
+
+def _finite(values: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.math.is_finite(values), values, 0.0)

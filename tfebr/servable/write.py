@@ -1,0 +1,114 @@
+"""Publishing a servable: written aside, checked in a fresh process, then renamed to the next version number."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import tfebr
+from tfebr.errors import ArtifactError, TfebrError
+from tfebr.files import atomic_folder, write_json
+from tfebr.index.recall import IndexReport
+from tfebr.servable import check, manifest
+from tfebr.servable.module import RetrievalServable
+
+
+def write(
+    servable: RetrievalServable,
+    base: str | os.PathLike,
+    about: dict[str, Any],
+    check_inputs: Sequence[Mapping[str, list]],
+    report: IndexReport | None = None,
+) -> Path:
+    """Writes `<base>/<next version>/`, a SavedModel with its manifest, and returns its path.
+
+    Nothing is seen under the new number before a fresh process has loaded the model and given the expected answers. On any failure the
+    earlier versions stay as they were and nothing of the new one is left.
+
+    Args:
+        servable: what to write.
+        base: `servable/<name>`; created when missing. It may hold versions only.
+        about: model name and what else the manifest should say; plain JSON values.
+        check_inputs: batches of raw inputs by name, as `check.complete_inputs` takes them, whose answers must be the same after loading.
+        report: of the index, for the manifest.
+
+    Raises:
+        ArtifactError: `base` holds something else than versions, the graph has operations that no server knows, or the check fails.
+        TfebrError: the disk is full or not writable.
+    """
+    base = Path(base)
+    target = base / str(max(_versions(base), default=0) + 1)
+    functions = servable.signature_functions()
+    specs = functions["serving_default"].structured_input_signature[1]
+    questions = []
+    for given in check_inputs:
+        outputs = functions["serving_default"](**check.complete_inputs(specs, given))
+        questions.append({"inputs": dict(given), "expected": check.answers(outputs)})
+    with atomic_folder(target) as partial:
+        _save(servable, functions, partial, target)
+        (partial / manifest.FOLDER).mkdir()
+        write_json(partial / check.QUESTIONS, questions)
+        written = manifest.write_manifest(partial, about, report.as_dict() if report else None)
+        written["checked"] = _check_in_fresh_process(partial)
+        write_json(partial / manifest.MANIFEST, written)
+        if target.exists():
+            raise ArtifactError(f"{target}: another export published this version meanwhile. Export again to get the next one.")
+    return target
+
+
+def latest(base: str | os.PathLike) -> Path:
+    """The newest version folder under `base`; raises ArtifactError when there is none."""
+    versions = _versions(Path(base))
+    if not versions:
+        raise ArtifactError(f"{base}: holds no servable version yet. Write one with `tfebr export`.")
+    return versions[max(versions)]
+
+
+def _versions(base: Path) -> dict[int, Path]:
+    """Version folders by number; raises ArtifactError for anything visible that is not one."""
+    if not base.exists():
+        return {}
+    if not base.is_dir():
+        raise ArtifactError(f"{base}: a file, where a folder of versions is needed. Choose another place.")
+    versions = {}
+    for child in sorted(base.iterdir()):
+        if child.name.startswith("."):
+            continue
+        if not child.name.isdecimal() or not (child / "saved_model.pb").is_file():
+            raise ArtifactError(
+                f"{child}: not a servable version. Only folders 1, 2, 3 ... may be in {base}; move it or choose another place."
+            )
+        versions[int(child.name)] = child
+    return versions
+
+
+def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, target: Path) -> None:
+    # The list is an assertion: an operation of any other library would be refused by every server.
+    options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann", "TFText"])
+    try:
+        tf.saved_model.save(servable, str(folder), signatures=functions, options=options)
+    except tf.errors.OpError as error:
+        raise TfebrError(
+            f"{target}: not written: {error.message}. Free some space or choose another folder; what was there before is unchanged."
+        ) from error
+
+
+def _check_in_fresh_process(folder: Path) -> dict[str, Any]:
+    package = str(Path(tfebr.__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", "tfebr.servable.check", str(folder.resolve())]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    lines = ended.stdout.strip().splitlines()
+    try:
+        result = json.loads(lines[-1])
+    except (IndexError, json.JSONDecodeError):
+        last_words = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        result = {"ok": False, "problem": f"the process ended with code {ended.returncode}: {last_words}"}
+    if not result.pop("ok"):
+        raise ArtifactError(f"The new version failed its check in a fresh process and is not published: {result['problem']}")
+    return result
