@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +141,39 @@ def rank_bm25(evaluation: Evaluation) -> Ranking:
     return BM25(texts).rank(evaluation.queries, max(evaluation.k))
 
 
-def evaluate(run: str | os.PathLike, split: str = "test", max_requests: int | None = None) -> dict[str, Report]:
-    """Measures a trained run and BM25 on the same requests; writes `metrics.json` and a run file for each into the run folder."""
-    folder = RunFolder(run)
-    evaluation = Evaluation.of(folder.data, folder.split_time, split, max_requests)
-    rankings = {folder.model_name: rank_model(folder, evaluation), "bm25": rank_bm25(evaluation)}
-    reports = {name: evaluation.report(ranking) for name, ranking in rankings.items()}
-    item_ids = list(folder.data.catalogue().item_ids)
-    for name, ranking in rankings.items():
-        write_run(folder.path / "runs" / f"{name}-{split}.run", evaluation.request_ids, ranking, item_ids, f"tfebr-{name}")
-    metrics = folder.path / "metrics.json"
-    before = read_json(metrics) if metrics.exists() else {}
-    write_json(metrics, before | {split: {name: report.to_json() for name, report in reports.items()}})
-    return reports
+def evaluate(
+    runs: Sequence[str | os.PathLike], split: str = "test", max_requests: int | None = None, data: str | os.PathLike | None = None
+) -> dict[str, Report]:
+    """Measures trained runs and BM25 on the same requests; writes `metrics.json` and a run file into each run folder.
+
+    Args:
+        runs: run folders trained on one data folder with one split of time.
+        split: which judged split, where the data is a judged set without a log.
+        max_requests: measure on a random sample of this many held-out requests.
+        data: a data folder in place of the one the runs were trained on, for instance one that was moved.
+
+    Returns:
+        Reports by system: the model's name, or the folder's where several runs share a model; last, "bm25".
+    """
+    folders = [RunFolder(run, data) for run in runs]
+    if len({(folder.data.path, folder.split_time) for folder in folders}) != 1:
+        raise ConfigError("the runs were trained on different data or split times, so that their figures cannot stand side by side.")
+    evaluation = Evaluation.of(folders[0].data, folders[0].split_time, split, max_requests)
+    models = [folder.model_name for folder in folders]
+    names = models if len(set(models)) == len(models) else [folder.path.name for folder in folders]
+    bm25 = rank_bm25(evaluation)
+    bm25_report = evaluation.report(bm25)
+    item_ids = list(evaluation.data.catalogue().item_ids)
+    reports = {}
+    for name, folder in zip(names, folders, strict=True):
+        ranking = rank_model(folder, evaluation)
+        reports[name] = evaluation.report(ranking)
+        for system, found in ((folder.model_name, ranking), ("bm25", bm25)):
+            write_run(folder.path / "runs" / f"{system}-{split}.run", evaluation.request_ids, found, item_ids, f"tfebr-{system}")
+        metrics = folder.path / "metrics.json"
+        before = read_json(metrics) if metrics.exists() else {}
+        write_json(metrics, before | {split: {folder.model_name: reports[name].to_json(), "bm25": bm25_report.to_json()}})
+    return reports | {"bm25": bm25_report}
 
 
 def export(

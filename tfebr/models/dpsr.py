@@ -35,7 +35,7 @@ class DPSRConfig:
         beta: temperature of the attention over heads (reconstructed: 0.1).
         stop_attention: no gradient through the attention weights.
         margin: delta of the hinge (0.1 in the same team's later paper).
-        reduction: of the hinge over a row's negatives: "mean_active" (over those inside the margin), "sum" (as the paper writes it) or "mean".
+        reduction: of the hinge over a row's negatives: "mean_active" (those inside the margin), "sum" (as the paper writes it), "mean".
             The sum lets a row with many hard negatives outweigh the others: on small logs it measures worse.
         alpha: share of shared uniform negatives among all negatives of a row (reconstructed: 0.5, from the published data set op).
         explicit_negatives: most labelled negatives of a request that are used ("human supervision"), 0 for none.

@@ -21,16 +21,19 @@ class RawQueryEncoder(tf.Module):
     def __init__(self, model: RetrievalModel, featurizer: Featurizer, item_ids: ItemIds):
         super().__init__(name="raw_query_encoder")
         spec = featurizer.spec
-        self.featurizer, self.tower, self.item_ids = featurizer, model.query_tower, item_ids
+        self.featurizer, self.item_ids = featurizer, item_ids
+        self.tower = _Function(model.query_tower)
         self._spec = spec
         self.history_columns = {}
-        self.input_signature = {"query": tf.TensorSpec([None], tf.string)}
-        self.input_signature |= {f"user_{c}": tf.TensorSpec([None], tf.string) for c in featurizer.user_columns}
+        # Assigned whole at the end: TensorFlow refuses to save a dict attribute that changed after it was set.
+        signature = {"query": tf.TensorSpec([None], tf.string)}
+        signature |= {f"user_{c}": tf.TensorSpec([None], tf.string) for c in featurizer.user_columns}
         if spec.history_items:
-            self.input_signature["history_items"] = tf.TensorSpec([None, None], tf.string)
+            signature["history_items"] = tf.TensorSpec([None, None], tf.string)
             self.history_columns = {n: tf.Variable(ids, trainable=False) for n, ids in model.history_columns().items()}
         if spec.history_queries:
-            self.input_signature["history_queries"] = tf.TensorSpec([None, None], tf.string)
+            signature["history_queries"] = tf.TensorSpec([None, None], tf.string)
+        self.input_signature = signature
 
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         spec, count = self._spec, tf.shape(inputs["query"])[0]
@@ -52,11 +55,26 @@ class RawItemEncoder(tf.Module):
 
     def __init__(self, model: RetrievalModel, featurizer: Featurizer):
         super().__init__(name="raw_item_encoder")
-        self.featurizer, self.tower = featurizer, model.item_tower
-        self.input_signature = {name: tf.TensorSpec([None], tf.string) for name in ("title", *featurizer.item_columns)}
+        self.featurizer, self.tower = featurizer, _Function(model.item_tower)
+
+    @property
+    def input_signature(self) -> dict[str, tf.TensorSpec]:
+        return {name: tf.TensorSpec([None], tf.string) for name in ("title", *self.featurizer.item_columns)}
 
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         return self.tower(self.featurizer.items(inputs))
+
+
+class _Function(tf.Module):
+    """A tower as a plain function of its variables: a Keras model in an export would bring a trace of every layer along."""
+
+    def __init__(self, tower: tf.keras.layers.Layer):
+        super().__init__()
+        self.weights = list(tower.variables)
+        self._call = tower.__call__
+
+    def __call__(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        return self._call(features)
 
 
 def _fixed(strings: tf.Tensor, length: int) -> tf.Tensor:

@@ -70,8 +70,8 @@ def join_history(batch: Batch, columns: dict[str, tf.Tensor]) -> Batch:
 class RetrievalModel(tfrs.Model):
     """A query tower and an item tower over one item table.
 
-    A subclass names its `Config`, sets `query_tower` (feature dict -> [batch, heads, dim]) and `item_tower` (feature dict -> [items, dim]), and defines
-    `compute_loss`. It gets item rows from batches and gathers everything else from the table.
+    A subclass names its `Config`, sets `query_tower` (feature dict -> [batch, heads, dim]) and `item_tower` (feature dict -> [items, dim]),
+    and defines `compute_loss`. It gets item rows from batches and gathers everything else from the table.
 
     Args:
         featurizer: the featurizer that made the table.

@@ -24,11 +24,15 @@ from tfebr.models.zoo import model_class
 class RunFolder:
     """All that is needed to go on with a model.
 
-    Layout: `config.json`, `vocabulary/`, `item_table/`, `examples/train` and `examples/test`, `supervision/`, `checkpoints/`, `metrics.json`,
-    `servable/NAME/VERSION/`.
+    Layout: `config.json`, `vocabulary/`, `item_table/`, `examples/train`, `examples/test`, `supervision/`, `checkpoints/`, `metrics.json`,
+    `runs/`, `servable/NAME/VERSION/`.
+
+    Args:
+        path: the run folder.
+        data: where its data folder is now; by default where it was when the run was trained.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, data: str | os.PathLike | None = None):
         self.path = Path(path)
         if not (self.path / "config.json").exists():
             raise ArtifactError(f"{self.path}: not a run folder (no config.json). Make one with `tfebr train DATA {self.path}`.")
@@ -36,7 +40,7 @@ class RunFolder:
         self.model_name: str = about["model"]
         self.model_class = model_class(self.model_name)
         self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / 'config.json'}")
-        self.data = DataFolder(about["data"])
+        self.data = DataFolder(data or about["data"])
         self.split_time: int | None = about["split_time"]
         self.featurizer = Featurizer(self.config.features, self.path / "vocabulary")
         self.table = ItemTable.read(self.path / "item_table")

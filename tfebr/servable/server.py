@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import uvicorn
 
-from tfebr.errors import TfebrError
+from tfebr.errors import ConfigError, TfebrError
 from tfebr.servable.grpc_service import add_services
 from tfebr.servable.rest import rest_app
 from tfebr.servable.versions import Versions
@@ -35,6 +35,7 @@ class Server:
 
     Raises:
         ArtifactError: there is no version, or it cannot be loaded.
+        ConfigError: a port is no port number.
         TfebrError: a port is taken or `host` is no address of this machine.
     """
 
@@ -48,6 +49,9 @@ class Server:
         max_body_bytes: int = 64 * 2**20,
         poll_seconds: float = 2.0,
     ):
+        for setting, port in (("rest_port", rest_port), ("grpc_port", grpc_port)):
+            if not 0 <= port <= 65_535:
+                raise ConfigError(f"`{setting}` must be a port from 1 to 65535, or 0 for any free one. Received: `{setting}` = {port}.")
         # Ports before the model: a taken one should not cost the time of loading.
         listener = _listen(host, rest_port)
         self._pool = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "tfebr-serve")
@@ -115,7 +119,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Listening from here on: a client that comes before the event loop runs waits instead of being refused.
         listener = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise _not_bound("REST", host, port, str(error)) from error
     # Connections inherit it. Without it the body of an answer waits 40 ms for the client to acknowledge the header.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -104,6 +104,7 @@ class Versions:
             raise ArtifactError(f"{self.base}: {what}. Export a model first, or name the folder servable/<name> of a finished run.")
         self._failed: object = None
         self._current = self._load(*newest)
+        self._set_state(self._current.version, _State.AVAILABLE)
         self._stop = threading.Event()
         self._poller = threading.Thread(target=self._poll, args=(poll_seconds,), name="tfebr-versions", daemon=True)
         if not self._single:
@@ -167,6 +168,8 @@ class Versions:
             _log.error("version %d is not loaded, version %d stays: %s", newest[1], old, error)
             return
         self._failed = None
+        # After the switch: who reads that a version is available can ask for it.
+        self._set_state(newest[1], _State.AVAILABLE)
         self._set_state(old, _State.END)
         _log.info("%s: version %d replaces version %d", self.name, newest[1], old)
 
@@ -186,7 +189,6 @@ class Versions:
         except ArtifactError as error:
             self._set_state(version, _State.END, str(error))
             raise
-        self._set_state(version, _State.AVAILABLE)
         return model
 
     def _set_state(self, version: int, state: int, error: str = "") -> None:

@@ -1,0 +1,292 @@
+"""The `tfebr` command: each sub-command is a call of `tfebr.pipeline` or of one room, and says what to type next."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import tfebr
+from tfebr.errors import ConfigError, TfebrError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From a shop's search log to one folder that TensorFlow Serving can load: query text and history in, item ids out.",
+)
+# Output into a file or a pipe has no width of its own; tables should not be squeezed into 80 columns there.
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+Data = Annotated[Path, typer.Argument(help="A data folder (from `simulate` or `prepare`).", metavar="DATA")]
+Run = Annotated[Path, typer.Argument(help="A run folder (from `train`).", metavar="RUN")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        for name, version in tfebr.versions().items():
+            console.print(f"{name:<26}{version}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions that matter.")] = False,
+) -> None:
+    pass
+
+
+def _next(command: str) -> None:
+    console.print(f"[dim]next:[/dim] {command}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog="Example: `tfebr simulate shop --preset small --seed 7`")
+def simulate(
+    out: Annotated[Path, typer.Argument(help="The data folder to write.", metavar="OUT")],
+    preset: Annotated[str, typer.Option(help="tiny, small (20,000 items, 100,000 requests) or large (1,000,000 items).")] = "small",
+    seed: Annotated[int, typer.Option(help="Another seed is another shop.")] = 1,
+    noisy_clicks: Annotated[float, typer.Option(help="Share of clicks that relevance does not explain.")] = 0.1,
+    quiet: Quiet = False,
+) -> None:
+    """Make a shop with its catalogue, users and search log, for trying everything without data of your own."""
+    import dataclasses
+
+    from tfebr.data.simulator import PRESETS
+    from tfebr.data.simulator import simulate as run
+
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}. Known presets: {', '.join(PRESETS)}.")
+    run(dataclasses.replace(PRESETS[preset], seed=seed, noisy_click_share=noisy_clicks), out, quiet)
+    _show_data(out)
+    _next(f"tfebr train {out} run")
+
+
+@app.command(epilog="Example: `tfebr prepare homedepot ~/Downloads/home-depot hd`")
+def prepare(
+    source: Annotated[str, typer.Argument(help="homedepot, chorus or bestbuy.", metavar="SOURCE")],
+    download: Annotated[Path, typer.Argument(help="The download: a folder or its main file.", metavar="IN")],
+    out: Annotated[Path, typer.Argument(help="The data folder to write.", metavar="OUT")],
+    quiet: Quiet = False,
+) -> None:
+    """Turn a public data set into a data folder: a catalogue with a search log or judgments."""
+    from tfebr.data.readers import prepare as run
+
+    run(source, download, out, quiet)
+    _show_data(out)
+    _next(f"tfebr train {out} run")
+
+
+@app.command(epilog="Example: `tfebr train shop run --model dpsr --set heads=2 --set training.epochs=3`")
+def train(
+    data: Data,
+    run: Annotated[Path, typer.Argument(help="The run folder to write, or to go on with.", metavar="RUN")],
+    model: Annotated[str, typer.Option(help="dpsr or two_tower.")] = "dpsr",
+    config: Annotated[Path | None, typer.Option(help="A JSON file with fields of the model's config.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One field, as `name=value`; may be repeated.")] = None,
+    supervision: Annotated[Path | None, typer.Option(help="A judged data folder over the same items: labelled pairs.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model; a run that was interrupted goes on where it stopped."""
+    from tfebr.files import read_json
+    from tfebr.pipeline import train as start
+
+    values = read_json(config) if config else {}
+    for setting in settings or []:
+        _put(values, setting)
+    start(data, run, model, values, supervision, quiet=quiet)
+    console.print(f"{model} trained: {run}", highlight=False)
+    _next(f"tfebr evaluate {run}")
+
+
+@app.command(epilog="Example: `tfebr evaluate run other_run`")
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders trained on one data folder.", metavar="RUN...")],
+    split: Annotated[str, typer.Option(help="Which judged split, where the data has judgments and no log.")] = "test",
+    max_requests: Annotated[int | None, typer.Option(help="Measure on a random sample of the held-out requests.")] = None,
+) -> None:
+    """Measure models and BM25 over the whole catalogue, on requests (or judged queries) that training has not seen."""
+    from tfebr.pipeline import evaluate as measure
+
+    reports = measure(runs, split, max_requests)
+    show_reports(reports)
+    _next(f"tfebr export {runs[0]}")
+
+
+def show_reports(reports: dict[str, Any]) -> None:
+    """Prints the table of systems and the paired tests of each against BM25."""
+    from tfebr.evaluation.significance import paired_test
+    from tfebr.evaluation.table import comparison_table
+
+    wanted = ["ordered_recall@100", "clicked_recall@100", "p_good@100", "ordered_recall@100/tail", "mrr"]
+    judged = ["recall@10", "recall@100", "mrr@10", "ndcg@10"]
+    have = next(iter(reports.values())).names
+    metrics = [m for m in wanted if m in have] or judged
+    # A metric that no request defines (P_good without an oracle) has no place in the table.
+    metrics = [m for m in metrics if any(v == v for v in (r.means().get(m, float("nan")) for r in reports.values()))]
+    console.print(comparison_table(reports, metrics))
+    main = metrics[0] if metrics[0] in wanted else "recall@100"
+    for name, report in reports.items():
+        if name != "bm25":
+            test = paired_test(report.values(main), reports["bm25"].values(main))
+            console.print(
+                f"{name} - bm25, {main}: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}, "
+                f"p = {test.p_value:.4f}, {test.n:,} requests)",
+                highlight=False,
+            )
+
+
+@app.command(epilog="Example: `tfebr export run --target 0.98`")
+def export(
+    run: Run,
+    name: Annotated[str | None, typer.Option(help="The model's name on the server; the model's own by default.")] = None,
+    target: Annotated[float, typer.Option(help="Recall of the index against exact search that must be measured.")] = 0.98,
+    k: Annotated[int, typer.Option(help="Results for each query.")] = 100,
+    quiet: Quiet = False,
+) -> None:
+    """Write one folder with query tower, index and item ids, checked in a fresh process before it is published."""
+    from tfebr.pipeline import export as publish
+    from tfebr.servable.manifest import read_manifest
+
+    folder = publish(run, name, target, k, quiet=quiet)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    console.print(f"published {folder} ({size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
+    index = read_manifest(folder).get("index")
+    if index:
+        console.print(f"index: {index['recipe']['kind']}, recall@{k} {index['recall']:.4f} against exact search", highlight=False)
+    _next(f"tfebr serve {folder.parent}")
+
+
+@app.command(epilog="Example: `tfebr serve run` and, in another terminal, `tfebr query 'led light bulb 60 watt'`")
+def serve(
+    folder: Annotated[Path, typer.Argument(help="RUN, RUN/servable/NAME, or one version below it.", metavar="FOLDER")],
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    rest_port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8501,
+    grpc_port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8500,
+) -> None:
+    """Serve a published folder with TF Serving's REST and gRPC predict API, until Ctrl-C."""
+    from tfebr.servable.server import Server
+
+    with Server(_servable(folder), host=host, rest_port=rest_port, grpc_port=grpc_port) as server:
+        console.print(f"REST {server.rest_url}/v1/models/{server.name}  gRPC {server.grpc_target}", highlight=False, soft_wrap=True)
+        _next(f"tfebr query 'your text' --server {server.rest_url} --name {server.name}")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            console.print("stopped")
+
+
+@app.command(epilog="Example: `tfebr query 'red dress' --user age=25-34 --history i0000012,i0000345 --data shop`")
+def query(
+    text: Annotated[str, typer.Argument(help="What to search for.", metavar="TEXT")],
+    server: Annotated[str, typer.Option(help="Address of the server; gRPC with a port of its own and `--grpc`.")] = "http://127.0.0.1:8501",
+    name: Annotated[str, typer.Option(help="The model's name on the server.")] = "dpsr",
+    grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC (give `--server 127.0.0.1:8500`).")] = False,
+    user: Annotated[list[str] | None, typer.Option(help="A profile column, as `age=25-34`; may be repeated.")] = None,
+    history: Annotated[str, typer.Option(help="Item ids the user clicked, newest first, with commas between.")] = "",
+    data: Annotated[Path | None, typer.Option(help="A data folder, to print titles beside ids.")] = None,
+    k: Annotated[int, typer.Option(help="How many results to print.")] = 10,
+) -> None:
+    """Ask a running server."""
+    from tfebr.data.catalogue import Catalogue
+    from tfebr.servable.client import Client
+
+    profile = dict(_pair(column) for column in user or [])
+    with Client(server, name, "grpc" if grpc else "rest") as client:
+        (result,) = client.query(text, profile, [i for i in history.split(",") if i])
+    catalogue = Catalogue.read(data) if data else None
+    console.print(results_table(text, result.ids[:k], result.scores[:k], catalogue))
+
+
+def results_table(title: str, ids: list[str], scores: list[float], catalogue: Any = None) -> Any:
+    """Results as a table: rank, score, id and, where there is a catalogue, title, brand and price."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("item")
+    details = [c for c in ("title", "brand", "price") if catalogue is not None and c in catalogue.table.column_names]
+    for column in details:
+        table.add_column(column, justify="right" if column == "price" else "left", max_width=70)
+    rows = catalogue.rows_of(ids) if catalogue is not None else [-1] * len(ids)
+    for rank, (item, score, row) in enumerate(zip(ids, scores, rows, strict=True), 1):
+        cells = [catalogue.table[c][int(row)].as_py() if row >= 0 else "" for c in details]
+        table.add_row(str(rank), f"{score:.3f}", item, *(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
+    return table
+
+
+@app.command(epilog="Example: `tfebr demo demo`")
+def demo(
+    out: Annotated[Path, typer.Argument(help="Where everything is written.", metavar="OUT")],
+    preset: Annotated[str, typer.Option(help="Size of the simulated shop.")] = "small",
+) -> None:
+    """The whole path on a simulated shop: simulate, train, compare, export, serve and ask."""
+    from tfebr.demo import run
+
+    run(out, preset)
+
+
+def _show_data(out: Path) -> None:
+    from tfebr.files import read_json
+
+    about = read_json(out / "about.json")
+    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in about.items() if isinstance(value, int))
+    console.print(f"{out}: {counts}", highlight=False)
+    for note in about.get("notes", []):
+        console.print(f"  {note}", highlight=False)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"must be written `name=value`. Received: {text!r}.")
+    return name.strip(), value.strip()
+
+
+def _put(values: dict[str, Any], setting: str) -> None:
+    """Puts "training.epochs=3" into {"training": {"epochs": 3}}."""
+    name, text = _pair(setting)
+    *parents, last = name.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    try:
+        values[last] = json.loads(text)
+    except json.JSONDecodeError:
+        values[last] = text
+
+
+def _servable(folder: Path) -> Path:
+    """The folder to serve: a run folder stands for its only servable."""
+    below = folder / "servable"
+    if not below.is_dir():
+        return folder
+    names = sorted(p for p in below.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) != 1:
+        listed = ", ".join(str(n) for n in names) or "none; export first"
+        raise ConfigError(f"{folder}: name the servable to serve. Found: {listed}.")
+    return names[0]
+
+
+def main() -> None:
+    """Runs the command; what a user can act on is one message and exit code 1, without a traceback."""
+    try:
+        app()
+    except TfebrError as error:
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {_plain(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()
