@@ -169,8 +169,12 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8500,
 ) -> None:
     """Serve a published folder with TF Serving's REST and gRPC predict API, until Ctrl-C."""
+    import signal
+
     from tfebr.servable.server import Server
 
+    # A service manager's stop is the same as Ctrl-C: what is being answered is answered first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Server(_servable(folder), host=host, rest_port=rest_port, grpc_port=grpc_port) as server:
         console.print(f"REST {server.rest_url}/v1/models/{server.name}  gRPC {server.grpc_target}", highlight=False, soft_wrap=True)
         _next(f"tfebr query 'your text' --server {server.rest_url} --name {server.name}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfebr.data.batches import evaluation_batches
+from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
 from tfebr.data.examples import Shards, write_examples
 from tfebr.data.item_ids import ItemIds
@@ -110,6 +111,7 @@ class Evaluation:
 
 def rank_model(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | None = None) -> Ranking:
     """Ranks the whole corpus for every request of the evaluation; the corpus is embedded once."""
+    _unchanged_catalogue(run, evaluation.data)
     model = model or run.trained_model()
     items = model.corpus_embeddings()
     found: dict[str, np.ndarray] = {}
@@ -119,6 +121,14 @@ def rank_model(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | N
     if missing:
         raise DataError(f"{run.path}: request {missing[0]!r} is not among the test examples. Train again on this data.")
     return rank_exact(np.stack([found[i] for i in evaluation.request_ids]), items, max(evaluation.k))
+
+
+def _unchanged_catalogue(run: RunFolder, data: DataFolder) -> Catalogue:
+    """The catalogue, whose rows must be the ones that the run's item table and examples point to."""
+    catalogue = data.catalogue()
+    if catalogue.content_hash() != run.table.catalogue_hash:
+        raise ConfigError(f"{data.path}: the catalogue has changed since {run.path} was trained. Train again.")
+    return catalogue
 
 
 def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
@@ -187,9 +197,7 @@ def export(
         heldout_queries: how many requests recall is measured on.
     """
     folder = RunFolder(run)
-    model, catalogue = folder.trained_model(), folder.data.catalogue()
-    if catalogue.content_hash() != folder.table.catalogue_hash:
-        raise ConfigError(f"{folder.data.path}: the catalogue has changed since {folder.path} was trained. Train again.")
+    model, catalogue = folder.trained_model(), _unchanged_catalogue(folder, folder.data)
     item_ids = ItemIds(catalogue.item_ids)
     query_encoder = RawQueryEncoder(model, folder.featurizer, item_ids)
     shards = folder.shards("test" if folder.split_time is not None else "train")

@@ -161,9 +161,8 @@ def test_query_refuses_what_the_signature_lacks(client):
 
 
 def test_refusals_of_the_server_come_through(client):
-    with pytest.raises(RequestError, match=r"NaN or infinity|INVALID_ARGUMENT|HTTP 4") as caught:
+    with pytest.raises(RequestError, match=r"200000.*(HTTP 413|gRPC RESOURCE_EXHAUSTED)"):
         client.predict(query=["x" * 300_000])
-    assert "413" in str(caught.value) or "RESOURCE_EXHAUSTED" in str(caught.value)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
@@ -182,7 +181,7 @@ def test_failure_of_the_server_is_a_server_error(clients):
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_no_server_says_how_to_start_one(protocol):
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        target = "127.0.0.1:%d" % closed.getsockname()[1]
+        target = f"127.0.0.1:{closed.getsockname()[1]}"
     with Client(target, "shop", protocol) as client, pytest.raises(ServerError, match=f"{target}: no server answers.*tfebr serve FOLDER"):
         client.query("lamp")
 
@@ -190,8 +189,11 @@ def test_no_server_says_how_to_start_one(protocol):
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_silent_server_is_given_up(protocol):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        target = "127.0.0.1:%d" % silent.getsockname()[1]
-        with Client(target, "shop", protocol, timeout=0.2) as client, pytest.raises(ServerError, match="no answer within 0.2 seconds|no server"):
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            Client(target, "shop", protocol, timeout=0.2) as client,
+            pytest.raises(ServerError, match=r"no answer within 0.2 seconds|no server"),
+        ):
             client.query("lamp")
 
 
@@ -209,7 +211,7 @@ def test_foreign_server_is_recognised(answer):
     with HTTPServer(("127.0.0.1", 0), Handler) as foreign:
         thread = threading.Thread(target=foreign.handle_request)
         thread.start()
-        with Client("127.0.0.1:%d" % foreign.server_port, "shop") as client, pytest.raises(ServerError, match="is not JSON"):
+        with Client(f"127.0.0.1:{foreign.server_port}", "shop") as client, pytest.raises(ServerError, match="is not JSON"):
             client.query("lamp")
         thread.join()
 

@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from tiny_servable import write_tiny
 
-from tfebr.errors import ArtifactError, TfebrError
+from tfebr.errors import ArtifactError, ConfigError, TfebrError
 from tfebr.servable.client import Client
 from tfebr.servable.server import Server
 from tfebr.servable.versions import Versions
@@ -124,7 +124,7 @@ def test_newer_version_takes_over_without_a_failed_request(base, written, start)
             for version in (2, 3):
                 time.sleep(0.2)
                 publish(written[version], base / str(version))
-                wait_for(lambda version=version: states(server)[max(states(server))] == "AVAILABLE" and version in states(server))
+                wait_for(lambda version=version: states(server).get(version) == "AVAILABLE")
             time.sleep(0.2)
         finally:
             stop.set()
@@ -154,7 +154,7 @@ def test_bad_newer_version_leaves_the_old_one_until_it_is_repaired(base, written
     rename_op(bad, "StringJoin", "Unheard>Op")
     with caplog.at_level(logging.ERROR):
         publish(bad, base / "2")
-        wait_for(lambda: 2 in states(server) and states(server)[2] == "END")
+        wait_for(lambda: states(server).get(2) == "END")
         time.sleep(0.3)
     assert mark(server) == "mark 1"
     assert states(server) == {2: "END", 1: "AVAILABLE"}
@@ -250,7 +250,7 @@ def test_recorded_requests_are_replayed_before_the_version_answers(tmp_path):
 
 def test_recorded_request_that_fails_refuses_the_version(tmp_path):
     _with_warm_up(tmp_path / "1", {"y": [3, 4]})
-    with pytest.raises(ArtifactError, match="tf_serving_warmup_requests: a recorded request fails: .*unknown: y"):
+    with pytest.raises(ArtifactError, match=r"tf_serving_warmup_requests: a recorded request fails: .*unknown: y"):
         Versions(tmp_path / "1")
 
 
@@ -273,7 +273,9 @@ def test_close_lets_a_request_under_way_finish(tmp_path):
     class Slow(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
         def wait(self, x):
-            rounds = tf.while_loop(lambda i: i < 300, lambda i: [i + tf.cast(tf.reduce_sum(tf.random.normal([400, 400])) > 1e9, tf.int32) + 1], [0])
+            rounds = tf.while_loop(
+                lambda i: i < 300, lambda i: [i + tf.cast(tf.reduce_sum(tf.random.normal([400, 400])) > 1e9, tf.int32) + 1], [0]
+            )
             return {"y": x + 0.0 * tf.cast(rounds[0], tf.float32)}
 
     model = Slow()
@@ -306,5 +308,7 @@ def test_taken_port_is_named_and_the_other_one_freed(base, which):
 def test_foreign_host_and_impossible_port_are_refused(base):
     with pytest.raises(TfebrError, match="cannot listen there"):
         Server(base, host="203.0.113.7", rest_port=0, grpc_port=0)
-    with pytest.raises(TfebrError, match="cannot listen there"):
+    with pytest.raises(ConfigError, match="`rest_port` must be a port from 1 to 65535"):
         Server(base, rest_port=99_999, grpc_port=0)
+    with pytest.raises(ConfigError, match="`grpc_port` must be a port"):
+        Server(base, rest_port=0, grpc_port=-1)

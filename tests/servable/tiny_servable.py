@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import tfebr  # noqa: F401, I001  (before TensorFlow: it selects Keras 2)
 import tensorflow as tf
 
 

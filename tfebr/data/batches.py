@@ -10,6 +10,9 @@ Batch = dict[str, tf.Tensor]
 
 # Shown items that are kept of a request: a search page; clicked items come first, so that none is lost.
 SHOWN_ITEMS = 64
+_HISTORY = ("history_items", "history_stages", "history_ages")
+# Reading record by record costs several times what the record itself does; blocks of this many are read at once and shuffled singly.
+_RECORDS_AT_ONCE = 64
 
 
 def training_batches(
@@ -42,7 +45,7 @@ def training_batches(
     batched = records.batch(batch_size, drop_remainder=shards.examples >= batch_size).enumerate().skip(skip)
 
     def parse(step: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        batch = _featurize(_parse(serialized, shards), shards, featurizer)
+        batch = _featurize(_parse(serialized, featurizer), featurizer)
         clicked = tf.where(batch["stages"] >= int(Stage.CLICKED), batch["items"], 0)
         return batch | {"known_positives": clicked, "positive": _draw(clicked, tf.stack([seed * 1019 + epoch, step]))}
 
@@ -54,26 +57,30 @@ def evaluation_batches(shards: Shards, featurizer: Featurizer, batch_size: int =
     records = tf.data.TFRecordDataset(shards.paths)
 
     def parse(serialized: tf.Tensor) -> Batch:
-        return _featurize(_parse(serialized, shards), shards, featurizer)
+        return _featurize(_parse(serialized, featurizer), featurizer)
 
     return records.batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
-def _parse(serialized: tf.Tensor, shards: Shards) -> Batch:
-    """[batch] serialized examples -> dense tensors, lists padded with 0 or "" and cut to the lengths above."""
-    ints = ("items", "stages", "negatives", "history_items", "history_stages", "history_ages")
-    spec = {name: tf.io.RaggedFeature(tf.int64) for name in ints}
+def _parse(serialized: tf.Tensor, featurizer: Featurizer) -> Batch:
+    """[batch] serialized examples -> what the spec reads of them."""
+    names = ["items", "stages", "negatives"]
+    if featurizer.spec.history_items:
+        names += _HISTORY
+    spec = {name: tf.io.RaggedFeature(tf.int64) for name in names}
     spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ("request_id", "query")}
-    spec |= {"history_queries": tf.io.RaggedFeature(tf.string)}
-    spec |= {f"user_{c}": tf.io.FixedLenFeature([], tf.string) for c in shards.user_columns}
+    spec |= {f"user_{c}": tf.io.FixedLenFeature([], tf.string) for c in featurizer.user_columns}
+    if featurizer.spec.history_queries:
+        spec |= {"history_queries": tf.io.RaggedFeature(tf.string)}
     parsed = tf.io.parse_example(serialized, spec)
-    for name in ints:
+    for name in names:
         parsed[name] = tf.cast(parsed[name], tf.int32)
     return parsed
 
 
-def _featurize(parsed: Batch, shards: Shards, featurizer: Featurizer) -> Batch:
-    spec = featurizer.spec
+def _featurize(parsed: Batch, featurizer: Featurizer) -> Batch:
+    """Dense tensors: lists padded with 0 or "" and cut to the spec's lengths."""
+    spec, count = featurizer.spec, tf.shape(parsed["query"])[0]
     stages = parsed["stages"].to_tensor(-1)
     items = parsed["items"].to_tensor(0)
     first = tf.argsort(stages, axis=1, direction="DESCENDING", stable=True)[:, :SHOWN_ITEMS]
@@ -82,11 +89,14 @@ def _featurize(parsed: Batch, shards: Shards, featurizer: Featurizer) -> Batch:
         "items": tf.gather(items, first, batch_dims=1),
         "stages": tf.gather(stages, first, batch_dims=1),
         "negatives": parsed["negatives"].to_tensor(0),
-        "history_items": parsed["history_items"].to_tensor(0, shape=[None, spec.history_items]),
-        "history_stages": parsed["history_stages"].to_tensor(0, shape=[None, spec.history_items]),
-        "history_ages": parsed["history_ages"].to_tensor(0, shape=[None, spec.history_items]),
     }
-    batch |= query_features(featurizer, parsed["query"], parsed["history_queries"].to_tensor("", shape=[None, spec.history_queries]))
+    for name in _HISTORY:
+        read = name in parsed
+        batch[name] = parsed[name].to_tensor(0, shape=[None, spec.history_items]) if read else tf.zeros([count, 0], tf.int32)
+    past = tf.zeros([count, 0], tf.string)
+    if "history_queries" in parsed:
+        past = parsed["history_queries"].to_tensor("", shape=[None, spec.history_queries])
+    batch |= query_features(featurizer, parsed["query"], past)
     return batch | {f"user_{c}": ids for c, ids in featurizer.user({c: parsed[f"user_{c}"] for c in featurizer.user_columns}).items()}
 
 
@@ -95,10 +105,10 @@ def query_features(featurizer: Featurizer, queries: tf.Tensor, history_queries: 
     spec = featurizer.spec
     count = tf.shape(queries)[0]
     features = {}
-    # One pass of the tokeniser over current and past queries: its cost is per call more than per text.
-    everything = tf.concat([queries[:, None], history_queries], axis=1)
-    for grain, ids in featurizer.query(tf.reshape(everything, [-1])).items():
-        ids = tf.reshape(ids, [count, 1 + spec.history_queries, ids.shape[-1]])
+    # One pass of the tokeniser over current and past queries, each text once: users repeat themselves, and much is padding.
+    texts, place = tf.unique(tf.reshape(tf.concat([queries[:, None], history_queries], axis=1), [-1]))
+    for grain, found in featurizer.query(texts).items():
+        ids = tf.reshape(tf.gather(found, place), [count, 1 + spec.history_queries, found.shape[-1]])
         features[f"query_{grain}"] = ids[:, 0]
         features[f"history_query_{grain}"] = ids[:, 1:]
     return features
@@ -106,8 +116,13 @@ def query_features(featurizer: Featurizer, queries: tf.Tensor, history_queries: 
 
 def _shuffled_records(shards: Shards, seed: int, epoch: int) -> tf.data.Dataset:
     files = tf.data.Dataset.from_tensor_slices(shards.paths).shuffle(len(shards.paths), seed=seed * 1009 + epoch)
-    records = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return records.shuffle(min(shards.examples, 200_000), seed=seed * 1013 + epoch)
+    blocks = files.interleave(
+        lambda file: tf.data.TFRecordDataset(file).batch(_RECORDS_AT_ONCE),
+        cycle_length=4,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return blocks.unbatch().shuffle(min(shards.examples, 200_000), seed=seed * 1013 + epoch)
 
 
 def _draw(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from tfebr.data.catalogue import Catalogue
 from tfebr.data.history import windows
 from tfebr.data.log import SCHEMA, shown_items
 from tfebr.data.stage import Stage
+from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, DataError
 from tfebr.files import atomic_folder, read_json, write_json
 from tfebr.progress import progress
@@ -107,7 +108,7 @@ def write_examples(
                     chosen = np.random.default_rng([seed, number]).permutation(chosen)
                     name = f"part-{number:05d}.tfrecord"
                     (partial / split).mkdir(exist_ok=True)
-                    with tf.io.TFRecordWriter(str(partial / split / name)) as writer:
+                    with tensorflow_disk_errors(folder), tf.io.TFRecordWriter(str(partial / split / name)) as writer:
                         for row in chosen:
                             writer.write(rows.example(row))
                     files[split][name] = (partial / split / name).stat().st_size

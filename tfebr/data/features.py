@@ -131,6 +131,10 @@ def write_vocabularies(
             if table is None or column not in table.column_names:
                 have = [] if table is None else table.column_names
                 raise ConfigError(f"`{kind}_columns` names {column!r}, which the data does not have. Received columns: {', '.join(have)}.")
+            if not pa.types.is_string(table.schema.field(column).type):
+                raise ConfigError(
+                    f"`{kind}_columns` names {column!r}, which holds {table.schema.field(column).type} and not strings. Leave it out."
+                )
             counter = TokenCounter()
             counter.add(table[column].combine_chunks())
             Vocabulary.write(folder / f"{kind}-{column}.txt", counter.most_common(spec.vocabulary_size))

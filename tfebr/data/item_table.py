@@ -43,7 +43,7 @@ class ItemTable:
         for name, shape in about["columns"].items():
             try:
                 columns[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 raise ArtifactError(f"{folder / name}.npy: item table column is missing or truncated: {error}. Train again.") from error
             if list(columns[name].shape) != shape:
                 raise ArtifactError(f"{folder / name}.npy: has shape {columns[name].shape}, expected {shape}. Train again.")

@@ -1,5 +1,6 @@
 """The term-match baseline: BM25 over item texts, with stemming."""
 
+import logging
 import unicodedata
 
 import bm25s
@@ -8,6 +9,9 @@ import Stemmer
 
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.ranking import Ranking, ordering_keys
+
+# The library lowers its logger to DEBUG when it is imported.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class BM25:

@@ -65,4 +65,4 @@ class TextBag(tf.keras.layers.Layer):
         return tf.math.divide_no_nan(total, count)
 
     def get_config(self):
-        return super().get_config() | {"sizes": self.sizes, "dim": self.dim}
+        return super().get_config() | {"sizes": dict(self.sizes), "dim": self.dim}

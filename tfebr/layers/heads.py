@@ -42,17 +42,20 @@ class HeadsDense(tf.keras.layers.Layer):
 
 
 class MultiHeadEncoder(tf.keras.layers.Layer):
-    """z_i = x P_i; e_i = MLP_i(z_i): [batch, in] -> [batch, heads, dim], each vector of length 1 when `normalize`.
+    """z_i = x P_i; e_i = MLP_i(z_i), where x is the concatenation of the parts: parts [batch, width] -> [batch, heads, dim].
 
     Source: DPSR, the equations of Q(q); that each head has its own MLP is reconstructed.
+
+    With `gates`, e_i = sum_p g_ip x_p + MLP_i(z_i) over the parts that have a gate (not in the paper). Parts that the query and the item
+    tower look up in the same tables then match from the first step, as a query's words with a title's; with random MLPs alone each such
+    match would have to be learned from examples. The gates are learned, for each head its own.
 
     Args:
         heads: m, the number of output vectors.
         hidden: widths of the ReLU layers of each head; the first is the width of the projection P_i.
-        dim: d, the width of the output.
+        dim: d, the width of the output, and of every part that has a gate.
         share_mlp: the heads share the MLP after their projections.
-        residual: e_i = x[:dim] + MLP_i(x P_i), where x starts with the pooled text. Two towers with one text table then score a shared
-            token before they have learned anything; with random MLPs alone they would have to learn each match (not in the paper).
+        gates: for each part the initial value of its gate, None for a part without one; () for no gates at all.
         normalize: scale outputs to length 1, so that inner products are cosines.
     """
 
@@ -62,26 +65,36 @@ class MultiHeadEncoder(tf.keras.layers.Layer):
         hidden: tuple[int, ...],
         dim: int,
         share_mlp: bool = False,
-        residual: bool = True,
+        gates: tuple[float | None, ...] = (),
         normalize: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.heads, self.hidden, self.dim = heads, tuple(hidden), dim
-        self.share_mlp, self.residual, self.normalize = share_mlp, residual, normalize
-        last = 0.1 if residual else 1.0
+        self.share_mlp, self.gates, self.normalize = share_mlp, tuple(gates), normalize
         self.layers = [HeadsDense(heads, w, "relu", shared=share_mlp and i > 0, name=f"dense_{i}") for i, w in enumerate(self.hidden)]
-        shared = share_mlp and bool(hidden)
-        self.layers.append(HeadsDense(heads, dim, shared=shared, scale=last, name=f"dense_{len(self.hidden)}"))
+        # Beside gated parts the MLP starts small: it corrects what they say.
+        last = 0.1 if self._gated else 1.0
+        self.layers.append(HeadsDense(heads, dim, shared=share_mlp and bool(hidden), scale=last, name=f"dense_{len(self.hidden)}"))
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        outputs = tf.repeat(inputs[:, None, :], self.heads, axis=1)
+    @property
+    def _gated(self) -> list[int]:
+        return [i for i, gate in enumerate(self.gates) if gate is not None]
+
+    def build(self, input_shape):
+        if self._gated:
+            start = [[self.gates[i]] * self.heads for i in self._gated]
+            self.gate = self.add_weight(name="gate", shape=[len(start), self.heads], initializer=tf.keras.initializers.Constant(start))
+        super().build(input_shape)
+
+    def call(self, parts: list[tf.Tensor]) -> tf.Tensor:
+        outputs = tf.repeat(tf.concat(parts, axis=-1)[:, None, :], self.heads, axis=1)
         for layer in self.layers:
             outputs = layer(outputs)
-        if self.residual:
-            outputs += inputs[:, None, : self.dim]
+        if self._gated:
+            outputs += tf.einsum("pbd,ph->bhd", tf.stack([parts[i] for i in self._gated]), self.gate)
         return tf.math.l2_normalize(outputs, axis=-1) if self.normalize else outputs
 
     def get_config(self):
         own = {"heads": self.heads, "hidden": self.hidden, "dim": self.dim, "share_mlp": self.share_mlp}
-        return super().get_config() | own | {"residual": self.residual, "normalize": self.normalize}
+        return super().get_config() | own | {"gates": self.gates, "normalize": self.normalize}

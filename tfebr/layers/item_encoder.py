@@ -12,7 +12,8 @@ class ItemEncoder(tf.keras.layers.Layer):
     Args:
         text: for the ids `title_GRAIN` [items, length].
         columns: category -> table for the ids [items].
-        hidden, dim, residual, normalize: as in `MultiHeadEncoder`.
+        gated: the pooled title has a gate, see `MultiHeadEncoder`.
+        hidden, dim, normalize: as in `MultiHeadEncoder`.
     """
 
     def __init__(
@@ -21,15 +22,16 @@ class ItemEncoder(tf.keras.layers.Layer):
         columns: dict[str, EmbeddingBag],
         hidden: tuple[int, ...],
         dim: int,
-        residual: bool = True,
+        gated: bool = True,
         normalize: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.text, self.columns = text, columns
-        self.encoder = MultiHeadEncoder(1, hidden, dim, residual=residual, normalize=normalize, name="encoder")
+        gates = (1.0, *[None] * len(columns)) if gated else ()
+        self.encoder = MultiHeadEncoder(1, hidden, dim, gates=gates, normalize=normalize, name="encoder")
 
     def call(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         parts = [self.text({grain: features[f"title_{grain}"] for grain in self.text.sizes})]
         parts += [bag(features[column][..., None]) for column, bag in self.columns.items()]
-        return self.encoder(tf.concat(parts, axis=-1))[:, 0]
+        return self.encoder(parts)[:, 0]

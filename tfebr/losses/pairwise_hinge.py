@@ -23,7 +23,9 @@ def pairwise_hinge(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}. Received: `reduction` = {reduction!r}.")
-    pairs = tf.nn.relu(margin - positive_scores[:, None] + scores)
+    pairs = margin - positive_scores[:, None] + scores
+    # Not relu, which makes 0 of NaN and so hides from training that its weights are lost.
+    pairs = tf.where(pairs <= 0, 0.0, pairs)
     counted = tf.cast(mask, scores.dtype)
     # Selected, not multiplied: a masked score may be infinite.
     pairs = tf.where(mask, pairs, 0.0)
@@ -34,5 +36,5 @@ def pairwise_hinge(
     if reduction == "mean":
         total = tf.math.divide_no_nan(total, tf.reduce_sum(counted, axis=1))
     elif reduction == "mean_active":
-        total = tf.math.divide_no_nan(total, tf.reduce_sum(tf.where(pairs > 0, counted, 0.0), axis=1))
+        total = tf.math.divide_no_nan(total, tf.reduce_sum(tf.where(pairs == 0, 0.0, counted), axis=1))
     return tf.reduce_mean(total)

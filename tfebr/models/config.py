@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import typing
 from typing import Any, TypeVar
 
@@ -46,6 +47,8 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
         return tuple(_converted(typing.get_args(hint)[0], v, where) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: must be a finite number. Received: {value!r}.")
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))):
         raise ConfigError(f"{where}: must be {hint.__name__}. Received: {value!r}.")
     return value

@@ -21,13 +21,12 @@ class DPSRConfig:
     """Settings of DPSR. Values marked *reconstructed* are not given by any public source of the paper.
 
     Attributes:
-        dim: d, width of query and item vectors (64).
+        dim: d, width of query and item vectors and of all embeddings (64).
         heads: m, query vectors of a request; 1 and 4 were compared.
-        column_dim: width of category and profile embeddings (reconstructed); tokens have `dim`.
         query_hidden: ReLU widths of each head's MLP, the first is its projection P_i (reconstructed).
         item_hidden: ReLU widths of the item tower's MLP (reconstructed).
         share_head_mlp: heads share the MLP after their projections (reconstructed: no).
-        residual: the pooled text is added to what the MLPs make of it (see `MultiHeadEncoder`; not in the paper).
+        gated: the pooled text is added to what the MLPs make of it, through a learned gate (see `MultiHeadEncoder`; not in the paper).
         share_text: query and title tokens share their tables (reconstructed: yes).
         normalize: query and item vectors have length 1, scores are cosines (reconstructed: yes).
         use_user: the query tower reads the profile.
@@ -46,11 +45,10 @@ class DPSRConfig:
 
     dim: int = 64
     heads: int = 4
-    column_dim: int = 32
     query_hidden: tuple[int, ...] = (256, 128)
     item_hidden: tuple[int, ...] = (256, 128)
     share_head_mlp: bool = False
-    residual: bool = True
+    gated: bool = True
     share_text: bool = True
     normalize: bool = True
     use_user: bool = True
@@ -66,7 +64,7 @@ class DPSRConfig:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
-        for name in ("dim", "heads", "column_dim"):
+        for name in ("dim", "heads"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("beta", "margin"):
             require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
@@ -84,21 +82,31 @@ class QueryTower(tf.keras.Model):
         super().__init__(name="query_tower")
         self.config = config
         self.text, self.item, self.user = tables.query, tables.item, tables.user
+        others = len(self.user) * config.use_user + len(self.item) * self._reads("history_items") + self._reads("history_queries")
         self.encoder = MultiHeadEncoder(
-            config.heads, config.query_hidden, config.dim, config.share_head_mlp, config.residual, config.normalize, name="encoder"
+            config.heads,
+            config.query_hidden,
+            config.dim,
+            config.share_head_mlp,
+            (1.0, *[None] * others) if config.gated else (),
+            config.normalize,
+            name="encoder",
         )
 
+    def _reads(self, history: str) -> bool:
+        return self.config.use_history and getattr(self.config.features, history) > 0
+
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
-        config, grains = self.config, self.text.sizes
+        grains = self.text.sizes
         parts = [self.text({grain: features[f"query_{grain}"] for grain in grains})]
-        if config.use_user:
+        if self.config.use_user:
             parts += [bag(features[f"user_{column}"][:, None]) for column, bag in self.user.items()]
-        if config.use_history and config.features.history_items:
+        if self._reads("history_items"):
             parts += [bag(features[f"history_{column}"]) for column, bag in self.item.items()]
-        if config.use_history and config.features.history_queries:
+        if self._reads("history_queries"):
             past = {grain: features[f"history_query_{grain}"] for grain in grains}
             parts.append(self.text({grain: tf.reshape(ids, [-1, ids.shape[1] * ids.shape[2]]) for grain, ids in past.items()}))
-        return self.encoder(tf.concat(parts, axis=-1))
+        return self.encoder(parts)
 
 
 class DPSR(RetrievalModel):
@@ -109,10 +117,10 @@ class DPSR(RetrievalModel):
     def __init__(self, config: DPSRConfig, featurizer: Featurizer, table: ItemTable):
         super().__init__(featurizer, table)
         self.config = config
-        tables = Tables.create(featurizer, config.dim, config.column_dim, config.share_text)
+        tables = Tables.create(featurizer, config.dim, config.share_text)
         self.query_tower = QueryTower(config, tables)
         self.item_tower = ItemEncoder(
-            tables.title, tables.item, config.item_hidden, config.dim, config.residual, config.normalize, name="item_tower"
+            tables.title, tables.item, config.item_hidden, config.dim, config.gated, config.normalize, name="item_tower"
         )
         self.task = PairwiseRetrieval(
             margin=config.margin,

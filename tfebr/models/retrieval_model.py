@@ -40,6 +40,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
         require(self.initial_accumulator > 0, "training.initial_accumulator", "above 0", self.initial_accumulator)
+        require(0 <= self.seed < 2**32, "training.seed", "in [0, 2^32)", self.seed)
         require(0 < self.supervision_share < 1, "training.supervision_share", "between 0 and 1", self.supervision_share)
 
 
@@ -53,12 +54,12 @@ class Tables:
     user: dict[str, EmbeddingBag]
 
     @classmethod
-    def create(cls, featurizer: Featurizer, text_dim: int, column_dim: int, share_text: bool) -> "Tables":
+    def create(cls, featurizer: Featurizer, dim: int, share_text: bool) -> "Tables":
         sizes = {grain: vocabulary.size for grain, vocabulary in featurizer.grains.items()}
-        title = TextBag(sizes, text_dim, name="text" if share_text else "title_text")
-        query = title if share_text else TextBag(sizes, text_dim, name="query_text")
-        item = {c: EmbeddingBag(v.size, column_dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
-        user = {c: EmbeddingBag(v.size, column_dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
+        title = TextBag(sizes, dim, name="text" if share_text else "title_text")
+        query = title if share_text else TextBag(sizes, dim, name="query_text")
+        item = {c: EmbeddingBag(v.size, dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
+        user = {c: EmbeddingBag(v.size, dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
         return cls(query, title, item, user)
 
 

@@ -67,13 +67,25 @@ class RunFolder:
         return model
 
     def trained_model(self) -> RetrievalModel:
-        """The model with the weights of the latest checkpoint; raises ArtifactError when there is none."""
+        """The model with the weights of the latest checkpoint; raises ArtifactError when there is none or it is damaged."""
+        model = self.new_model()
+        if not self.restore(tf.train.Checkpoint(model=model)):
+            raise ArtifactError(f"{self.path}: holds no checkpoint. Run `tfebr train` again: it goes on where it stopped.")
+        return model
+
+    def restore(self, checkpoint: tf.train.Checkpoint) -> bool:
+        """Reads the latest checkpoint, or returns False when there is none; raises ArtifactError naming a damaged one."""
         latest = tf.train.latest_checkpoint(str(self.checkpoints))
         if latest is None:
-            raise ArtifactError(f"{self.path}: holds no checkpoint. Run `tfebr train` again: it goes on where it stopped.")
-        model = self.new_model()
-        tf.train.Checkpoint(model=model).restore(latest).expect_partial().assert_existing_objects_matched()
-        return model
+            return False
+        try:
+            checkpoint.restore(latest).expect_partial().assert_existing_objects_matched()
+        except (tf.errors.OpError, RuntimeError, IndexError, ValueError, AssertionError) as error:
+            problem = str(error).strip().split("\n")[0]
+            raise ArtifactError(
+                f"{latest}: checkpoint is damaged or a file of it is missing: {problem}. Remove {self.checkpoints} and train again."
+            ) from error
+        return True
 
 
 def prepare_run(

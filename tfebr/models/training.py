@@ -5,6 +5,7 @@ import time
 import tensorflow as tf
 
 from tfebr.data.batches import training_batches
+from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import DataError, TfebrError
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
@@ -19,7 +20,8 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
     The order of examples and the negatives depend on the seed and the step alone, so a killed run goes on to the same result.
 
     Raises:
-        TfebrError: the loss is not finite (naming the step).
+        TfebrError: the loss is not finite (naming the step), or a checkpoint cannot be written.
+        ArtifactError: the latest checkpoint is damaged.
         DataError: a shard cannot be read.
     """
     settings, shards, supervision = run.config.training, run.shards("train"), run.supervision()
@@ -27,8 +29,7 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
     model.optimizer.build(model.trainable_variables)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+    run.restore(checkpoint)
     train_step = tf.function(model.train_step, reduce_retracing=True)
     steps = max(1, shards.examples // settings.batch_size)
     done = int(model.optimizer.iterations)
@@ -47,16 +48,21 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
                     if step % 20 == 0:
                         _check_finite(loss, epoch, skip + step)
                         if time.monotonic() - last_saved > checkpoint_seconds:
-                            manager.save()
+                            _save(manager, run)
                             last_saved = time.monotonic()
                         note = f"epoch {epoch + 1}/{settings.epochs} loss {float(loss):.4f}"
                         advance(settings.batch_size * min(20, steps - skip - step), note)
             except tf.errors.DataLossError as error:
                 raise DataError(f"{shards.folder}: a shard is damaged: {error.message}. Remove the folder and run again.") from error
             _check_finite(loss, epoch, steps - 1)
-            manager.save()
+            _save(manager, run)
             last_saved = time.monotonic()
     return model
+
+
+def _save(manager: tf.train.CheckpointManager, run: RunFolder) -> None:
+    with tensorflow_disk_errors(run.checkpoints):
+        manager.save()
 
 
 def _check_finite(loss: tf.Tensor, epoch: int, step: int) -> None:

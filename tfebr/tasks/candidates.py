@@ -46,5 +46,9 @@ def negative_mask(candidate_rows: tf.Tensor, known_positives: tf.Tensor) -> tf.T
         candidate_rows: int32 [candidates].
         known_positives: int32 [batch, n], padded with 0.
     """
-    hit = tf.reduce_any(candidate_rows[None, :, None] == known_positives[:, None, :], axis=-1)
-    return ~hit & (candidate_rows > 0)[None, :]
+    # Most of the padded list is padding: only what is there is compared.
+    present = tf.where(known_positives > 0)
+    hits = tf.where(tf.gather_nd(known_positives, present)[:, None] == candidate_rows[None, :])
+    masked = tf.stack([tf.gather(present[:, 0], hits[:, 0]), hits[:, 1]], axis=1)
+    mask = tf.tile((candidate_rows > 0)[None, :], [tf.shape(known_positives)[0], 1])
+    return tf.tensor_scatter_nd_update(mask, masked, tf.zeros(tf.shape(masked)[:1], tf.bool))

@@ -1,5 +1,7 @@
 """Scores of query vectors against candidates."""
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -18,10 +20,27 @@ def soft_attention_scores(query: tf.Tensor, candidates: tf.Tensor, beta: float, 
     Returns:
         float [batch, candidates].
     """
-    per_head = tf.einsum("bhd,cd->bhc", query, candidates)
     if query.shape[1] == 1:
-        return per_head[:, 0]
-    weights = tf.nn.softmax(per_head / beta, axis=1)
-    if stop_weights:
-        weights = tf.stop_gradient(weights)
-    return tf.reduce_sum(weights * per_head, axis=1)
+        return tf.matmul(query[:, 0], candidates, transpose_b=True)
+    # Heads first: reducing over the outermost axis runs over contiguous memory.
+    per_head = tf.einsum("bhd,cd->hbc", query, candidates)
+    return _attended(per_head, beta, stop_weights)
+
+
+def _attended(per_head: tf.Tensor, beta: float, stop_weights: bool) -> tf.Tensor:
+    """sum_i softmax(z / beta)_i z_i over the first axis, with its gradient in closed form: w_i (1 + (z_i - f) / beta)."""
+
+    @tf.custom_gradient
+    def attended(z: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        shares = tf.exp((z - tf.reduce_max(z, axis=0)) * (1.0 / beta))
+        weights = shares / tf.reduce_sum(shares, axis=0)
+        value = tf.reduce_sum(weights * z, axis=0)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            if stop_weights:
+                return weights * upstream
+            return weights * (1.0 + (z - value) * (1.0 / beta)) * upstream
+
+        return value, gradient
+
+    return attended(per_head)

@@ -1,0 +1,149 @@
+"""Training time per example: this project's two-tower against the public TFRS tutorial's, and DPSR against the two-tower."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.measure import shop, spread
+from benchmarks.tutorial import tutorial_contestant
+from tfebr.data.batches import training_batches
+from tfebr.evaluation.requests import split_time
+from tfebr.models.config import from_dict
+from tfebr.models.run_folder import RunFolder, prepare_run
+from tfebr.models.zoo import model_class
+
+BATCH = 256
+WORDS = {"grains": ["words"], "query_lengths": [12], "title_lengths": [24]}
+TEXT_ONLY = {"user_columns": [], "history_items": 0, "history_queries": 0}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "two_tower_words": ("two_tower", {"features": WORDS | TEXT_ONLY}),
+    "two_tower": ("two_tower", {"features": TEXT_ONLY}),
+    "dpsr": ("dpsr", {"heads": 4, "alpha": 0.5}),
+}
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Trains all contestants in one process, an epoch of each in turn, and compares medians of the time per example.
+
+    An epoch counts whole: reading, shuffling, featurizing, steps. CPU time stands beside, which other load on the machine disturbs less. The tutorial's recipe and `two_tower_words` read the same words of the
+    same examples; `two_tower` and `dpsr` read words and letter trigrams, DPSR also the user and the history.
+    """
+    rounds = 2 if quick else 7
+    with tempfile.TemporaryDirectory(prefix="tfebr-bench-") as scratch:
+        data = shop(Path(scratch, "shop"), seed=1, quick=quick)
+        start = split_time(data.log())
+        runs = {}
+        for name, (model, config) in CONFIGS.items():
+            settings = from_dict(model_class(model).Config, config | {"training": {"batch_size": BATCH}})
+            runs[name] = prepare_run(Path(scratch, name), model, settings, data, start, quiet=True)
+        contestants = {"tutorial": tutorial_contestant(data, start, BATCH)}
+        contestants |= {name: _contestant(run) for name, run in runs.items()}
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        cpu_times: dict[str, list[float]] = {name: [] for name in contestants}
+        for number in range(rounds + 1):
+            for name, epoch in contestants.items():
+                seconds, cpu_seconds, examples = _timed(epoch(number))
+                # The first epoch traces graphs and fills caches of files.
+                if number:
+                    times[name].append(1e6 * seconds / examples)
+                    cpu_times[name].append(1e6 * cpu_seconds / examples)
+                each, each_cpu = 1e6 * seconds / examples, 1e6 * cpu_seconds / examples
+                print(f"round {number}/{rounds} {name}: {each:.1f} us an example, {each_cpu:.1f} us of CPU", flush=True)
+        profile = {name: _profile(run, 8 if quick else 40) for name, run in runs.items()}
+    return {
+        "config": {
+            "preset": "tiny" if quick else "small",
+            "seed": 1,
+            "batch": BATCH,
+            "dim": 64,
+            "epochs_timed": rounds,
+            "configs": CONFIGS,
+        },
+        "microseconds_per_example": {name: spread(values, 1) for name, values in times.items()},
+        "cpu_microseconds_per_example": {name: spread(values, 1) for name, values in cpu_times.items()},
+        "speed_of_two_tower_relative_to_tutorial": {
+            "target": ">= 1.0",
+            **_ratio(times["tutorial"], times["two_tower_words"]),
+            "cpu_time": _ratio(cpu_times["tutorial"], cpu_times["two_tower_words"]),
+        },
+        "time_of_dpsr_relative_to_two_tower": {
+            "target": "<= 2.5",
+            **_ratio(times["dpsr"], times["two_tower"]),
+            "cpu_time": _ratio(cpu_times["dpsr"], cpu_times["two_tower"]),
+        },
+        "profile_microseconds_per_example": profile,
+    }
+
+
+def _ratio(a: list[float], b: list[float]) -> dict[str, Any]:
+    """Of the medians, and the spread of the ratios of neighbouring epochs."""
+    return {
+        "ratio_of_medians": round(float(np.median(a) / np.median(b)), 3),
+        "by_round": spread([x / y for x, y in zip(a, b, strict=True)]),
+    }
+
+
+def _timed(steps: Iterator[int]) -> tuple[float, float, int]:
+    """Seconds, seconds of CPU of all threads, examples."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    examples = sum(steps)
+    return time.perf_counter() - start, time.process_time() - start_cpu, examples
+
+
+def _contestant(run: RunFolder) -> Callable[[int], Iterator[int]]:
+    """An epoch of the run's model as `tfebr.models.training.fit` does it; yields the examples of each step."""
+    model, shards = run.new_model(), run.shards("train")
+    train_step = tf.function(model.train_step, reduce_retracing=True)
+
+    def epoch(number: int) -> Iterator[int]:
+        for batch in training_batches(shards, run.featurizer, BATCH, seed=0, epoch=number):
+            batch.pop("request_id")
+            train_step(batch)
+            yield BATCH
+
+    return epoch
+
+
+def _profile(run: RunFolder, steps: int) -> dict[str, float]:
+    """Microseconds per example of the input pipeline alone, and of the parts of a step on batches that are in memory."""
+    model, shards = run.new_model(), run.shards("train")
+    pipeline = training_batches(shards, run.featurizer, BATCH, seed=0, epoch=0)
+    seconds, _, examples = _timed(BATCH for _ in pipeline)
+    batches = list(pipeline.take(steps))
+    for batch in batches:
+        batch.pop("request_id")
+    parts = {
+        "query_tower": lambda batch: model.embed_queries(batch, training=True),
+        "forward": lambda batch: model.compute_loss(batch, training=True),
+        "forward_and_backward": lambda batch: _gradients(model, batch),
+        "step": model.train_step,
+    }
+    found = {"input_pipeline_alone": 1e6 * seconds / examples}
+    for name, part in parts.items():
+        found[name] = 1e6 * _median_seconds(tf.function(part, reduce_retracing=True), batches) / BATCH
+    found["backward"] = found.pop("forward_and_backward") - found["forward"]
+    found["optimizer"] = found["step"] - found["forward"] - found["backward"]
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def _gradients(model: Any, batch: dict[str, tf.Tensor]) -> list[tf.Tensor]:
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(batch, training=True)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return [tf.convert_to_tensor(g.values if isinstance(g, tf.IndexedSlices) else g) for g in gradients]
+
+
+def _median_seconds(function: Any, batches: list[dict[str, tf.Tensor]]) -> float:
+    function(batches[0])
+    times = []
+    for batch in batches:
+        start = time.perf_counter()
+        # The last output's value is asked for, because TensorFlow may return before it is computed.
+        tf.nest.flatten(function(batch))[-1].numpy()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

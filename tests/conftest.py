@@ -1,0 +1,86 @@
+"""What all tests share: quiet logs, hypothesis without a folder of its own, one tiny shop and one tiny trained run."""
+
+import logging
+import shutil
+import tempfile
+
+import pyarrow as pa
+import pytest
+from hypothesis import configuration, settings
+
+import tfebr  # noqa: F401, I001  (before TensorFlow: it selects Keras 2)
+import tensorflow as tf
+
+from tfebr import pipeline
+from tfebr.data.dataset import DataFolder
+from tfebr.data.judgments import QRELS, QUERIES, Judgments
+from tfebr.data.simulator import PRESETS, simulate
+from tfebr.models.run_folder import RunFolder
+
+pytest.register_assert_rewrite("harness")
+tf.get_logger().setLevel(logging.ERROR)
+settings.register_profile("tfebr", database=None, deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("tfebr")
+
+# Everything that a test of the path needs, and not more: a run of it takes seconds.
+TINY = {
+    "dim": 16,
+    "heads": 2,
+    "query_hidden": [16],
+    "item_hidden": [16],
+    "training": {"epochs": 2, "batch_size": 64},
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis keeps Unicode tables on disk even without a database: outside the repository, and not for longer than the tests."""
+    folder = tempfile.mkdtemp(prefix="tfebr-hypothesis-")
+    configuration.set_hypothesis_home_dir(folder)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """A file's tests stay on one worker, so that what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def tiny_shop(tmp_path_factory) -> DataFolder:
+    """The simulated shop of preset tiny: 500 items, 3,000 requests, 300 users."""
+    return simulate(PRESETS["tiny"], tmp_path_factory.mktemp("tiny") / "shop", quiet=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict:
+    """A small DPSR as plain values."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_shop, tmp_path_factory) -> RunFolder:
+    """A small DPSR trained on the tiny shop. Tests read it; one that writes into it works on a copy."""
+    return pipeline.train(tiny_shop.path, tmp_path_factory.mktemp("tiny") / "run", "dpsr", TINY, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def judged_data(tiny_shop, tmp_path_factory) -> DataFolder:
+    """A judged set without users: queries are words of titles, items that hold both words are good, those that hold one are fair."""
+    folder = tmp_path_factory.mktemp("judged") / "data"
+    catalogue = tiny_shop.catalogue()
+    catalogue.write(folder / "catalogue.parquet")
+    tokens = [set(title.lower().split()) for title in catalogue.titles]
+    queries, qrels = [], []
+    for number in range(150):
+        words = sorted(tokens[3 * number])[:2]
+        name = f"q{number}"
+        queries.append((name, " ".join(words), "train" if number % 3 else "test"))
+        for item_id, title in zip(catalogue.item_ids, tokens, strict=True):
+            shared = len(title & set(words))
+            if shared:
+                qrels.append((name, item_id, float(shared)))
+    columns = [[q[i] for q in queries] for i in range(3)], [[q[i] for q in qrels] for i in range(3)]
+    Judgments(pa.table(columns[0], schema=QUERIES), pa.table(columns[1], schema=QRELS), 2.0).write(folder / "judgments")
+    return DataFolder(folder)

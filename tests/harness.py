@@ -1,0 +1,274 @@
+"""The checks that every layer, loss, model and servable has to pass, each set in one call."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tfebr  # noqa: F401, I001  (before TensorFlow: it selects Keras 2)
+import tensorflow as tf
+
+from tfebr.data.batches import evaluation_batches, training_batches
+from tfebr.data.item_ids import ItemIds
+from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
+from tfebr.models.run_folder import RunFolder
+
+
+def run_layer_test(
+    make: Callable[[], tf.keras.layers.Layer], inputs: Any, width: tuple[int, ...], folder: Path, config: bool = True
+) -> None:
+    """Checks a layer that treats the rows of a batch independently.
+
+    Args:
+        make: a fresh layer, not yet built.
+        inputs: arrays with one leading batch dimension, at least 2 rows; nested as the layer takes them.
+        width: shape of the output without the batch dimension.
+        config: the layer can be made again from its config.
+    """
+    layer, rows = make(), len(tf.nest.flatten(inputs)[0])
+    tensors = tf.nest.map_structure(tf.constant, inputs)
+    part = lambda start, stop: tf.nest.map_structure(lambda t: t[start:stop], tensors)  # noqa: E731
+    with tf.GradientTape() as tape:
+        outputs = layer(tensors)
+        # A plain sum could have no gradient where outputs are normalised.
+        total = tf.reduce_sum(outputs * tf.range(1, width[-1] + 1, dtype=tf.float32))
+    assert outputs.shape == (rows, *width)
+    assert outputs.dtype == tf.float32
+    assert np.isfinite(outputs).all()
+    assert layer.trainable_variables
+    for variable, gradient in zip(layer.trainable_variables, tape.gradient(total, layer.trainable_variables), strict=True):
+        assert gradient is not None, f"{variable.name} gets no gradient"
+        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
+
+    assert layer(part(0, 0)).shape == (0, *width)
+    one_by_one = np.concatenate([layer(part(row, row + 1)) for row in range(rows)])
+    np.testing.assert_allclose(one_by_one, outputs, rtol=1e-5, atol=1e-6, err_msg="a row depends on its batch")
+
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), tensors)
+    module = tf.Module()
+    module.variables_of_layer = list(layer.variables)
+    module.graph = tf.function(lambda x: layer(x), input_signature=[specs])
+    np.testing.assert_allclose(module.graph(tensors), outputs, rtol=1e-5, atol=1e-6, err_msg="graph and eager differ")
+    tf.saved_model.save(module, str(folder / "saved"))
+    loaded = tf.saved_model.load(str(folder / "saved"))
+    np.testing.assert_array_equal(loaded.graph(tensors), module.graph(tensors))
+
+    other = make()
+    assert np.shape(other(tensors)) == outputs.shape
+    path = tf.train.Checkpoint(layer=layer).write(str(folder / "checkpoint"))
+    tf.train.Checkpoint(layer=other).read(path).assert_consumed()
+    np.testing.assert_array_equal(other(tensors), outputs, err_msg="a checkpoint restores another layer")
+    if config:
+        values = json.loads(json.dumps(layer.get_config()))
+        again = type(layer).from_config(values)
+        again(tensors)
+        again.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(again(tensors), outputs, err_msg="the config describes another layer")
+        assert json.loads(json.dumps(again.get_config())) == values
+
+
+def run_loss_test(loss: Callable[..., tf.Tensor], oracle: Callable[..., float]) -> None:
+    """Checks a loss over candidates, for random scores and masks: `f(scores [b, c], positive_scores [b], mask [b, c])` -> scalar.
+
+    Args:
+        loss: the loss; its mean is over all rows.
+        oracle: the same in plain Python over nested lists.
+    """
+
+    def value_and_gradients(scores: np.ndarray, positives: np.ndarray, mask: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        a, b = tf.constant(scores), tf.constant(positives)
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            value = loss(a, b, tf.constant(mask))
+        assert value.shape == ()
+        return float(value), *(g.numpy() for g in tape.gradient(value, [a, b], unconnected_gradients="zero"))
+
+    numbers = st.floats(-4, 4, width=16)
+
+    @given(st.data(), st.integers(1, 4), st.integers(1, 5), st.integers(0, 5), st.sampled_from([50.0, -50.0, np.inf, -np.inf]))
+    @settings(max_examples=40)
+    def check(data: st.DataObject, rows: int, candidates: int, column: int, extreme: float) -> None:
+        scores = data.draw(hnp.arrays(np.float32, (rows, candidates), elements=numbers))
+        positives = data.draw(hnp.arrays(np.float32, rows, elements=numbers))
+        mask = data.draw(hnp.arrays(bool, (rows, candidates)) | st.just(np.zeros((rows, candidates), bool)))
+        value, by_score, by_positive = value_and_gradients(scores, positives, mask)
+        assert np.isfinite([value, *by_score.ravel(), *by_positive]).all()
+        np.testing.assert_allclose(value, oracle(scores.tolist(), positives.tolist(), mask.tolist()), rtol=1e-4, atol=1e-5)
+        assert not by_score[~mask].any(), "a masked candidate has a gradient"
+        idle = ~mask.any(axis=1)
+        assert not by_positive[idle].any(), "a row without candidates has a gradient"
+
+        at = min(column, candidates)
+        wider = np.insert(scores, at, extreme, axis=1), positives, np.insert(mask, at, False, axis=1)
+        with_column, wide_by_score, wide_by_positive = value_and_gradients(*wider)
+        np.testing.assert_allclose(with_column, value, rtol=1e-5, err_msg="a masked column changes the loss")
+        np.testing.assert_allclose(np.delete(wide_by_score, at, axis=1), by_score, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(wide_by_positive, by_positive, rtol=1e-5, atol=1e-7)
+        assert not wide_by_score[:, at].any()
+
+        twice = value_and_gradients(np.tile(scores, [2, 1]), np.tile(positives, 2), np.tile(mask, [2, 1]))[0]
+        np.testing.assert_allclose(twice, value, rtol=1e-5, atol=1e-6, err_msg="the loss is no mean over the batch")
+        graph = tf.function(loss)(tf.constant(scores), tf.constant(positives), tf.constant(mask))
+        np.testing.assert_allclose(graph, value, rtol=1e-5, atol=1e-6)
+
+    check()
+
+
+def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool) -> None:
+    """Checks the model of a prepared run folder: weights, loss, embeddings, checkpoints, and that serving equals training."""
+    model, shards = run.new_model(), run.shards("train")
+    same, other_seed = run.new_model(), tf.keras.utils.set_random_seed(99) or run.model_class(run.config, run.featurizer, run.table)
+    assert [v.name for v in model.variables] == [v.name for v in same.variables]
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), same.get_weights(), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(model.get_weights(), other_seed.get_weights(), strict=True))
+
+    batch = next(iter(training_batches(shards, run.featurizer, 64, seed=5, epoch=0)))
+    batch.pop("request_id")
+    step, losses = tf.function(model.train_step), []
+    for _ in range(8):
+        losses.append(float(step(batch)["loss"]))
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0], f"the loss does not fall on a repeated batch: {losses}"
+
+    items = model.corpus_embeddings()
+    assert items.shape == (model.items, run.config.dim)
+    assert np.isfinite(items).all()
+    np.testing.assert_allclose(model.corpus_embeddings(block=97), items, rtol=1e-4, atol=1e-6)
+    for row in (1, 2, model.items // 2, model.items):
+        np.testing.assert_allclose(model.embed_items(tf.constant([row]))[0], items[row - 1], rtol=1e-4, atol=1e-6)
+    queries = model.embed_queries(batch)
+    assert queries.shape == (64, heads, run.config.dim)
+    alone = model.embed_queries({name: value[3:4] for name, value in batch.items()})
+    np.testing.assert_allclose(alone[0], queries[3], rtol=1e-4, atol=1e-5)
+    if normalized:
+        np.testing.assert_allclose(np.linalg.norm(items, axis=-1), 1, rtol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(queries, axis=-1), 1, rtol=1e-4)
+
+    path = tf.train.Checkpoint(model=model).write(str(folder / "checkpoint"))
+    tf.train.Checkpoint(model=same).read(path).assert_existing_objects_matched()
+    np.testing.assert_array_equal(same.corpus_embeddings(), items)
+    np.testing.assert_array_equal(same.embed_queries(batch), queries)
+    _check_raw_encoders(run, model, items)
+
+
+def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:
+    """Strings through the encoders that are served give what ids through the towers give in training."""
+    catalogue = run.data.catalogue()
+    encoder = RawItemEncoder(model, run.featurizer)
+    columns = {name: tf.constant(catalogue.table[name].to_pylist()[:50]) for name in encoder.input_signature}
+    np.testing.assert_allclose(encoder(columns), items[:50], rtol=1e-4, atol=1e-5)
+
+    raw, batch = RawQueryEncoder(model, run.featurizer, ItemIds(catalogue.item_ids)), {}
+    split = "test" if run.split_time is not None else "train"
+    shards = run.shards(split)
+    records = [tf.train.Example.FromString(r.numpy()).features.feature for r in tf.data.TFRecordDataset(shards.paths).take(64)]
+    texts = lambda r, name: [b.decode() for b in r[name].bytes_list.value]  # noqa: E731
+    for name in raw.input_signature:
+        if name == "history_items":
+            rows = [[catalogue.item_ids[i - 1] for i in r[name].int64_list.value] for r in records]
+        else:
+            rows = [texts(r, name) for r in records]
+        batch[name] = (
+            tf.ragged.constant(rows, tf.string, ragged_rank=1).to_tensor("") if name.startswith("history") else tf.constant(rows)[:, 0]
+        )
+    (_, expected) = next(iter(model.query_embeddings(evaluation_batches(shards, run.featurizer, 64))))
+    np.testing.assert_allclose(raw(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+# No request may be an error; some of these are no text at all.
+HOSTILE = [
+    b"",
+    b" \t\n",
+    b"zzqx qqvv unknownword",
+    b"a" * 10_000,
+    b"red shoes " * 1_000,
+    "\u8dd1\u6b65\u978b \u7537\u58eb".encode(),
+    "\u8dd1".encode() * 10_000,
+    "\U0001f3a7\U0001f381 \U0001f469\u200d\U0001f4bb".encode(),
+    "\uff2c\uff25\uff24 12oz".encode(),
+    b"nul \x00 nul",
+    b"\xff\xfe led \xc3\x28 \xe8\xb7",
+]
+BATCH = 1_000
+
+
+def run_servable_test(version: Path, item_ids: list[str]) -> None:
+    """Loads a written version in a fresh process and asks what no shop expects: finite answers of known items, never an error.
+
+    Args:
+        version: `servable/NAME/VERSION`.
+        item_ids: all ids of the catalogue.
+    """
+    command = [sys.executable, __file__, str(version), item_ids[0]]
+    ended = subprocess.run(command, capture_output=True, check=False, text=True, env={"PATH": "/usr/bin:/bin"}, cwd=version.parent)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    answers = json.loads(ended.stdout.splitlines()[-1])
+    known, signatures = set(item_ids), {"serving_default", "embed_query", "embed_items"}
+    assert signatures <= set(answers)
+    for signature in signatures - {"serving_default"}:
+        for batch, outputs in answers[signature].items():
+            embedding = np.array(outputs["embedding"])
+            assert len(embedding) == int(batch)
+            assert np.isfinite(embedding).all(), f"{signature}, batch of {batch}"
+    for batch, outputs in answers["serving_default"].items():
+        ids, scores, counts = (outputs[name] for name in ("ids", "scores", "num_results"))
+        assert len(ids) == len(scores) == len(counts) == int(batch)
+        assert np.isfinite(scores).all()
+        for row_ids, row_scores, count in zip(ids, scores, counts, strict=True):
+            assert 0 < count <= len(row_ids)
+            assert len(set(row_ids[:count])) == count
+            assert set(row_ids[:count]) <= known
+            assert set(row_ids[count:]) <= {""}
+            assert row_scores[:count] == sorted(row_scores[:count], reverse=True)
+    alone, together = (answers["serving_default"][str(n)]["scores"] for n in (1, BATCH))
+    np.testing.assert_allclose(together[0], alone[0], rtol=1e-4, atol=1e-5, err_msg="an answer depends on its batch")
+
+
+def _hostile_batch(specs: dict[str, tf.TensorSpec], size: int, known_id: str) -> dict[str, tf.Tensor]:
+    """`size` rows of hostile strings for every input; item ids of histories are unknown, hostile, or known, and too many."""
+    texts = [HOSTILE[row % len(HOSTILE)] for row in range(size)]
+    history = ["no such item", known_id, "", known_id, "\U0001f3a7"] * 100
+    batch = {}
+    for name, spec in specs.items():
+        if name == "history_items":
+            batch[name] = tf.constant([history if row % 2 == 0 else [""] * len(history) for row in range(size)])
+        elif spec.shape.rank == 2:
+            batch[name] = tf.constant([[texts[row], b"", *HOSTILE[:3]] for row in range(size)])
+        else:
+            # The user is as hostile as the query, but not with the same text.
+            batch[name] = tf.constant(texts if name == "query" else [HOSTILE[(row + 5) % len(HOSTILE)] for row in range(size)])
+    return batch
+
+
+def main(version: str, known_id: str) -> None:
+    """The fresh process: prints the answers of every signature to batches of 0, 1, all hostile texts and 1,000, as one JSON line."""
+    from tfebr.servable.check import load
+
+    model, answers = load(version), {}
+    for signature, function in model.signatures.items():
+        specs = function.structured_input_signature[1]
+        answers[signature] = {}
+        for size in (0, 1, len(HOSTILE), BATCH):
+            outputs = function(**_hostile_batch(specs, size, known_id)) if size else function(**_empty(specs))
+            answers[signature][size] = {name: _plain(value) for name, value in outputs.items()}
+    print(json.dumps(answers))
+
+
+def _empty(specs: dict[str, tf.TensorSpec]) -> dict[str, tf.Tensor]:
+    return {name: tf.zeros([0] * spec.shape.rank, spec.dtype) for name, spec in specs.items()}
+
+
+def _plain(values: tf.Tensor) -> list:
+    array = values.numpy()
+    return np.vectorize(bytes.decode, otypes=[object])(array).tolist() if array.dtype == object else array.tolist()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,137 @@
+"""Run folders belong to one model, config and data; what is missing or damaged is named."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tfebr import pipeline
+from tfebr.errors import ArtifactError, ConfigError, DataError, TfebrError
+from tfebr.models.config import from_dict
+from tfebr.models.dpsr import DPSRConfig
+from tfebr.models.run_folder import RunFolder, prepare_run
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path) -> RunFolder:
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def test_it_opens_as_it_was_trained(tiny_run, tiny_shop, tiny_config):
+    again = RunFolder(tiny_run.path)
+    assert again.model_name == "dpsr"
+    assert again.config == tiny_run.config
+    assert again.config.features.user_columns == tuple(c for c in tiny_shop.users().column_names if c != "user_id")
+    assert again.data.path == tiny_shop.path
+    assert len(again.table) == len(tiny_shop.catalogue())
+    np.testing.assert_array_equal(again.trained_model().corpus_embeddings(), tiny_run.trained_model().corpus_embeddings())
+
+
+def test_it_can_be_moved(copied, tiny_run):
+    np.testing.assert_array_equal(copied.trained_model().corpus_embeddings(), tiny_run.trained_model().corpus_embeddings())
+
+
+def test_training_text_alone_fills_the_vocabulary(tiny_run, tiny_shop):
+    """A word of held-out queries only is out of vocabulary."""
+    known = set((tiny_run.path / "vocabulary" / "grain-words.txt").read_text().split())
+    early, late = set(), set()
+    for batch in tiny_shop.log().batches():
+        for time, query in zip(batch["time"].to_pylist(), batch["query"].to_pylist(), strict=True):
+            (early if time < tiny_run.split_time else late).update(query.lower().split())
+    titles = {w for title in tiny_shop.catalogue().titles for w in title.lower().split()}
+    assert not {w for w in late - early - titles if w.isalpha()} & known
+    assert known & early
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("two_tower", {}, "belongs to another run: its `model` is 'dpsr', not 'two_tower'"),
+        ("dpsr", {"heads": 3}, "was trained with `heads` = 2, now 3"),
+        ("dpsr", {"training": {"epochs": 2, "batch_size": 32}}, "was trained with `training` = .*'batch_size': 64.*now .*'batch_size': 32"),
+    ],
+)
+def test_another_model_or_config_is_refused_by_name(copied, tiny_shop, tiny_config, model, changes, message):
+    before = (copied.path / "config.json").read_bytes()
+    config = tiny_config | changes if model == "dpsr" else {}
+    with pytest.raises(ConfigError, match=message):
+        pipeline.train(tiny_shop.path, copied.path, model, config, quiet=True)
+    assert (copied.path / "config.json").read_bytes() == before
+
+
+def test_other_data_is_refused_by_name(copied, tiny_shop, tiny_config, tmp_path):
+    shutil.copytree(tiny_shop.path, tmp_path / "shop")
+    with pytest.raises(ConfigError, match="its `data` is .*Choose a new folder"):
+        pipeline.train(tmp_path / "shop", copied.path, "dpsr", tiny_config, quiet=True)
+    with pytest.raises(ConfigError, match="its `split_time` is"):
+        pipeline.train(tiny_shop.path, copied.path, "dpsr", tiny_config, test_share=0.4, quiet=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny_shop, tiny_config, tmp_path):
+    (tmp_path / "thesis.txt").write_text("chapter 1")
+    with pytest.raises(ConfigError, match="is not empty and not a run folder"):
+        pipeline.train(tiny_shop.path, tmp_path, "dpsr", tiny_config, quiet=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_interrupted_preparation_goes_on(tiny_run, tiny_shop, tiny_config, copied):
+    shutil.rmtree(copied.path / "item_table")
+    shutil.rmtree(copied.path / "vocabulary")
+    config = from_dict(DPSRConfig, tiny_config)
+    again = prepare_run(copied.path, "dpsr", config, tiny_shop, tiny_run.split_time, quiet=True)
+    for name, values in tiny_run.table.columns.items():
+        np.testing.assert_array_equal(again.table.columns[name], values)
+
+
+def test_not_a_run_folder(tmp_path):
+    with pytest.raises(ArtifactError, match="not a run folder"):
+        RunFolder(tmp_path)
+
+
+def test_without_a_checkpoint(copied):
+    shutil.rmtree(copied.checkpoints)
+    with pytest.raises(ArtifactError, match="holds no checkpoint"):
+        copied.trained_model()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_checkpoint_is_named(copied, damage):
+    data = max(copied.checkpoints.glob("*.data-*"))
+    if damage == "missing":
+        data.unlink()
+    else:
+        data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=r"checkpoints.*(damaged|missing)"):
+        copied.trained_model()
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("vocabulary/grain-words.txt", r"grain-words\.txt: vocabulary file is missing"),
+        ("item_table/title_words.npy", r"title_words\.npy: item table column is missing"),
+        ("item_table/about.json", r"about\.json: no such file"),
+    ],
+)
+def test_missing_parts_are_named(copied, lost, message):
+    (copied.path / lost).unlink()
+    with pytest.raises(TfebrError, match=message):
+        RunFolder(copied.path)
+
+
+def test_a_config_with_an_unknown_field_names_the_file(copied):
+    file = copied.path / "config.json"
+    about = json.loads(file.read_text())
+    about["config"]["hedas"] = about["config"].pop("heads")
+    file.write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match=r"config\.json: unknown field `hedas`\. Did you mean `heads`"):
+        RunFolder(copied.path)
+
+
+def test_a_lost_data_folder_is_named(copied):
+    file = copied.path / "config.json"
+    file.write_text(file.read_text().replace(str(copied.data.path), str(copied.path / "gone")))
+    with pytest.raises(DataError, match="gone: not a data folder"):
+        RunFolder(copied.path)

@@ -1,0 +1,134 @@
+"""Training: the same result from one seed, also after a SIGKILL in the middle; bad input and a full disk are one clear error."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfebr import pipeline
+from tfebr.errors import DataError, TfebrError
+from tfebr.models import training
+from tfebr.models.run_folder import RunFolder
+from tfebr.models.training import fit
+
+# Many small steps, so that there is a middle to be killed in.
+CONFIG = {"dim": 8, "heads": 2, "query_hidden": [8], "item_hidden": [8], "training": {"epochs": 2, "batch_size": 16}}
+KILLED = """
+import sys
+import tfebr
+from tfebr.models.run_folder import RunFolder
+from tfebr.models.training import fit
+fit(RunFolder(sys.argv[1]), quiet=True, checkpoint_seconds=0.0)
+"""
+
+
+def metrics(run: RunFolder) -> dict[str, float]:
+    return pipeline.evaluate([run.path])["dpsr"].means()
+
+
+def copy_of(run: RunFolder, target, checkpoints: bool = True) -> RunFolder:
+    shutil.copytree(run.path, target, ignore=None if checkpoints else shutil.ignore_patterns("checkpoints"))
+    return RunFolder(target)
+
+
+def steps_done(run: RunFolder) -> int:
+    latest = tf.train.latest_checkpoint(str(run.checkpoints))
+    return int(tf.train.load_variable(latest, "optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_shop, tmp_path_factory) -> RunFolder:
+    """A run that nobody interrupts."""
+    return pipeline.train(tiny_shop.path, tmp_path_factory.mktemp("training") / "whole", "dpsr", CONFIG, quiet=True)
+
+
+def test_one_seed_gives_one_result(tiny_shop, whole, tmp_path):
+    again = pipeline.train(tiny_shop.path, tmp_path / "again", "dpsr", CONFIG, quiet=True)
+    np.testing.assert_allclose(again.trained_model().corpus_embeddings(), whole.trained_model().corpus_embeddings(), atol=1e-5)
+    first, second = metrics(whole), metrics(again)
+    assert first == second
+    assert first["clicked_recall@100"] > 0.3
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_result(whole, tmp_path):
+    run = copy_of(whole, tmp_path / "killed", checkpoints=False)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(run.path)], stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + 120
+    # The third is written at step 40, in the middle of the first epoch.
+    while not (run.checkpoints / "ckpt-3.index").exists() and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    total = 2 * (run.shards("train").examples // 16)
+    assert 0 < steps_done(run) < total
+    fit(run, quiet=True)
+    assert steps_done(run) == total
+    resumed, uninterrupted = metrics(run), metrics(whole)
+    for name in ("clicked_recall@100", "ndcg@10", "mrr", "p_good@10"):
+        assert resumed[name] == pytest.approx(uninterrupted[name], abs=0.01), name
+    np.testing.assert_allclose(run.trained_model().corpus_embeddings(), whole.trained_model().corpus_embeddings(), atol=1e-3)
+
+
+def test_a_finished_run_is_left_as_it_is(whole, tmp_path):
+    run = copy_of(whole, tmp_path / "finished")
+    before = {p.name: p.read_bytes() for p in run.checkpoints.iterdir()}
+    model = fit(run, quiet=True)
+    np.testing.assert_array_equal(model.corpus_embeddings(), whole.trained_model().corpus_embeddings())
+    assert {p.name: p.read_bytes() for p in run.checkpoints.iterdir()} == before
+
+
+def test_training_lowers_the_loss_and_beats_its_start(whole):
+    fresh, trained = whole.new_model(), whole.trained_model()
+    evaluation = pipeline.Evaluation.of(whole.data, whole.split_time)
+    recall = [evaluation.report(pipeline.rank_model(whole, evaluation, m)).means()["clicked_recall@10"] for m in (fresh, trained)]
+    assert recall[1] > recall[0]
+
+
+def test_a_loss_that_is_not_finite_names_the_step(whole, tmp_path, monkeypatch):
+    run = copy_of(whole, tmp_path / "broken", checkpoints=False)
+    real = RunFolder.new_model
+
+    def poisoned(self):
+        model = real(self)
+        model.trainable_variables[0].assign(tf.fill(model.trainable_variables[0].shape, np.nan))
+        return model
+
+    monkeypatch.setattr(RunFolder, "new_model", poisoned)
+    with pytest.raises(TfebrError, match=r"the loss is nan at epoch 1, step 0\. Lower training\.learning_rate"):
+        fit(run, quiet=True)
+    assert not list(run.path.glob("checkpoints/*.index"))
+
+
+def test_a_shard_with_flipped_bytes_is_named(whole, tmp_path):
+    run = copy_of(whole, tmp_path / "damaged", checkpoints=False)
+    shard = next((run.path / "examples" / "train").glob("*.tfrecord"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = os.urandom(64)
+    shard.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"examples/train: a shard is damaged.*run again"):
+        fit(run, quiet=True)
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_clear_error(whole, tmp_path, monkeypatch):
+    run = copy_of(whole, tmp_path / "full", checkpoints=False)
+
+    def full(self, *args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "ckpt-1.tempstate; No space left on device")
+
+    monkeypatch.setattr(training.tf.train.CheckpointManager, "save", full)
+    with pytest.raises(TfebrError, match=r"checkpoints: not written: .*No space left on device\. Free some space"):
+        fit(run, quiet=True)
+
+
+def test_metrics_are_json_of_the_run(whole, tmp_path):
+    run = copy_of(whole, tmp_path / "measured")
+    report = metrics(run)
+    written = json.loads((run.path / "metrics.json").read_text())["test"]["dpsr"]
+    assert written["means"]["mrr"] == pytest.approx(report["mrr"])

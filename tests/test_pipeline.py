@@ -1,0 +1,168 @@
+"""The main job on a tiny shop and on a tiny judged set: train, evaluate, export, and what stays when something fails."""
+
+import errno
+import json
+import shutil
+
+import ir_measures
+import numpy as np
+import pyarrow as pa
+import pytest
+from harness import run_servable_test
+
+from tfebr import pipeline
+from tfebr.data.catalogue import Catalogue
+from tfebr.errors import ConfigError, TfebrError
+from tfebr.evaluation.ranking import Ranking
+from tfebr.evaluation.runs import read_run
+from tfebr.models.run_folder import RunFolder
+from tfebr.servable import write as writing
+
+
+def own_copy(run: RunFolder, folder) -> RunFolder:
+    shutil.copytree(run.path, folder)
+    return RunFolder(folder)
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_run, tmp_path_factory):
+    run = own_copy(tiny_run, tmp_path_factory.mktemp("pipeline") / "run")
+    return run, pipeline.evaluate([run.path])
+
+
+@pytest.fixture(scope="module")
+def judged_run(judged_data, tiny_config, tmp_path_factory):
+    return pipeline.train(judged_data.path, tmp_path_factory.mktemp("judged") / "run", "dpsr", tiny_config, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    """A run with one exported version, checked in a fresh process."""
+    run = own_copy(tiny_run, tmp_path_factory.mktemp("export") / "run")
+    return run, pipeline.export(run.path, quiet=True)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Leaves out the fresh process, which takes seconds, where a test is about something else."""
+    monkeypatch.setattr(writing, "_check_in_fresh_process", lambda folder: {"ok": True})
+
+
+def test_metrics_and_runs_are_written(measured, tiny_shop):
+    run, reports = measured
+    assert list(reports) == ["dpsr", "bm25"]
+    written = json.loads((run.path / "metrics.json").read_text())["test"]
+    catalogue = tiny_shop.catalogue()
+    evaluation = pipeline.Evaluation.of(tiny_shop, run.split_time)
+    for name, report in reports.items():
+        means = report.means()
+        assert written[name]["requests"] == len(report) == len(evaluation.request_ids)
+        assert written[name]["means"]["mrr"] == pytest.approx(means["mrr"])
+        assert 0 < means["clicked_recall@10"] <= means["clicked_recall@100"] <= 1
+        # The run file holds the very ranking that was measured; its depth is that of the longest result list.
+        ranking = read_run(run.path / "runs" / f"{name}-test.run", evaluation.request_ids, list(catalogue.item_ids))
+        padding = [(0, 0), (0, 100 - ranking.k)]
+        ranking = Ranking(np.pad(ranking.item_rows, padding, constant_values=-1), np.pad(ranking.scores, padding))
+        assert evaluation.report(ranking).means()["clicked_recall@100"] == pytest.approx(means["clicked_recall@100"])
+
+
+def test_held_out_requests_are_the_last_and_none_is_trained_on(measured, tiny_shop):
+    run, reports = measured
+    times = {r: t for b in tiny_shop.log().batches() for r, t in zip(b["request_id"].to_pylist(), b["time"].to_pylist(), strict=True)}
+    assert min(times[i] for i in reports["dpsr"].ids) >= run.split_time
+    assert sum(t >= run.split_time for t in times.values()) / len(times) == pytest.approx(pipeline.TEST_SHARE, abs=0.01)
+
+
+def test_a_sample_of_requests(tiny_run, tmp_path):
+    run = own_copy(tiny_run, tmp_path / "run")
+    assert len(pipeline.evaluate([run.path], max_requests=20)["dpsr"]) == 20
+
+
+def test_a_judged_set_takes_the_same_path(judged_run, judged_data):
+    reports = pipeline.evaluate([judged_run.path])
+    judgments = judged_data.judgments().split("test")
+    qrels = [ir_measures.Qrel(q["query_id"], q["item_id"], int(q["relevance"] >= 2)) for q in judgments.qrels.to_pylist()]
+    for name, report in reports.items():
+        file = judged_run.path / "runs" / f"{name}-test.run"
+        found = ir_measures.calc_aggregate([ir_measures.R @ 100], qrels, list(ir_measures.read_trec_run(str(file))))
+        assert report.means()["recall@100"] == pytest.approx(found[ir_measures.R @ 100], abs=1e-6), name
+    assert reports["dpsr"].means()["recall@100"] > 0.2
+    assert {"train", "test"} >= set(json.loads((judged_run.path / "metrics.json").read_text()))
+    train = pipeline.evaluate([judged_run.path], split="train")["dpsr"]
+    assert len(train) > len(reports["dpsr"])
+
+
+def test_labelled_pairs_join_the_log(tiny_shop, judged_data, tiny_config, tmp_path):
+    config = tiny_config | {"explicit_negatives": 2, "training": {"epochs": 1, "batch_size": 64, "supervision_share": 0.5}}
+    run = pipeline.train(tiny_shop.path, tmp_path / "run", "dpsr", config, supervision=judged_data.path, quiet=True)
+    assert run.supervision().examples == judged_data.judgments().split("train").queries.num_rows
+    assert run.trained_model().corpus_embeddings().shape == (len(tiny_shop.catalogue()), 16)
+
+
+def test_the_two_tower_takes_the_same_path(tiny_shop, tmp_path):
+    config = {"dim": 16, "training": {"epochs": 1, "batch_size": 64}}
+    run = pipeline.train(tiny_shop.path, tmp_path / "run", "two_tower", config, quiet=True)
+    reports = pipeline.evaluate([run.path])
+    assert list(reports) == ["two_tower", "bm25"]
+    assert reports["two_tower"].means()["clicked_recall@100"] > 0.3
+
+
+def test_the_exported_version_answers_everything(exported, tiny_shop):
+    run, version = exported
+    assert version == run.path / "servable" / "dpsr" / "1"
+    run_servable_test(version, list(tiny_shop.catalogue().item_ids))
+
+
+def test_the_manifest_says_what_it_is(exported, tiny_run):
+    manifest = json.dumps(json.loads((exported[1] / "assets.extra" / "manifest.json").read_text()))
+    assert '"model": "dpsr"' in manifest
+    assert tiny_run.table.catalogue_hash in manifest
+
+
+def test_the_next_export_is_the_next_version(exported, unchecked):
+    run, first = exported
+    before = {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()}
+    second = pipeline.export(run.path, quiet=True)
+    assert second == first.parent / "2"
+    assert {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()} == before
+    shutil.rmtree(second)
+
+
+@pytest.mark.parametrize("failure", ["disk", "check"])
+def test_a_failing_export_leaves_what_was_there(exported, monkeypatch, failure):
+    run, first = exported
+
+    def fail(folder):
+        if failure == "disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        raise TfebrError("another answer after loading")
+
+    monkeypatch.setattr(writing, "_check_in_fresh_process", fail)
+    before = sorted(first.parent.rglob("*"))
+    with pytest.raises(TfebrError, match="No space left on device.*Free some space|another answer"):
+        pipeline.export(run.path, quiet=True)
+    assert sorted(first.parent.rglob("*")) == before
+    assert [p.name for p in first.parent.iterdir()] == ["1"]
+
+
+def test_a_changed_catalogue_is_refused(tiny_shop, tiny_config, tmp_path):
+    shutil.copytree(tiny_shop.path, tmp_path / "shop")
+    run = pipeline.train(
+        tmp_path / "shop", tmp_path / "run", "dpsr", tiny_config | {"training": {"epochs": 1, "batch_size": 512}}, quiet=True
+    )
+    table = tiny_shop.catalogue().table
+    Catalogue(pa.concat_tables([table.slice(1), table.slice(0, 1)])).write(tmp_path / "shop" / "catalogue.parquet")
+    with pytest.raises(ConfigError, match="the catalogue has changed.*Train again"):
+        pipeline.export(run.path, quiet=True)
+    with pytest.raises(TfebrError, match="catalogue"):
+        pipeline.evaluate([run.path])
+    assert not (run.path / "servable").exists()
+
+
+def test_a_full_disk_while_examples_are_written_leaves_nothing(tiny_shop, tiny_config, tmp_path, monkeypatch):
+    real = pipeline.write_examples.__globals__["tf"].io.TFRecordWriter
+    # A device that is always full: TensorFlow's own error for it.
+    monkeypatch.setattr("tensorflow.io.TFRecordWriter", lambda path: real("/dev/full"))
+    with pytest.raises(TfebrError, match=r"examples.*not written: .*Free some space"):
+        pipeline.train(tiny_shop.path, tmp_path / "run", "dpsr", tiny_config, quiet=True)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
