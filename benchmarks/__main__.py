@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import logging
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from tfebr.files import write_json
 
 FOLDER = Path(__file__).parent
-NAMES = ("simulator_speed", "training_speed", "serving_latency", "quality", "homedepot")
+NAMES = ("simulator_speed", "training_speed", "serving_latency", "quality", "history_limit", "homedepot")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,6 +48,8 @@ def summary(name: str) -> str:
 def _run(name: str, quick: bool, data: Path, out: Path | None) -> None:
     from benchmarks.measure import machine
 
+    for library in ("tensorflow", "bm25s"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     print(f"== {name}: {summary(name)}", flush=True)
     began = time.perf_counter()
     module = importlib.import_module(f"benchmarks.{name}")

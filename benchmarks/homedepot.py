@@ -12,7 +12,7 @@ from tfebr.data.readers import prepare
 from tfebr.evaluation.significance import paired_test
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dpsr": ("dpsr", {"heads": 1, "dim": 128, "margin": 0.2, "training": {"epochs": 15}}),
+    "dpsr": ("dpsr", {"heads": 1, "dim": 256, "margin": 0.2, "training": {"epochs": 15}}),
     "two_tower": ("two_tower", {}),
 }
 SPLITS, METRIC = ("dev", "test"), "recall@100"

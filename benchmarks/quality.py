@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measure import shop
+from benchmarks.measure import about_shop, shop
 from tfebr import pipeline
 from tfebr.data import text
 from tfebr.evaluation.report import BANDS, Report
@@ -46,7 +46,7 @@ def run(quick: bool) -> dict[str, Any]:
             _say(seed, "bm25", reports["bm25"][-1])
             overlap.append(_overlap(evaluation))
     pooled = {name: {metric: _pooled(found, metric) for metric in _metrics(found[0])} for name, found in reports.items()}
-    tests = {}
+    tests: dict[str, dict[str, Any]] = {}
     for a, b in PAIRS:
         for metric in [METRIC, *(f"{METRIC}/{band}" for band in BANDS)]:
             pair = paired_test(pooled[a][metric], pooled[b][metric])
@@ -57,7 +57,7 @@ def run(quick: bool) -> dict[str, Any]:
                 "requests": pair.n,
             }
     return {
-        "config": {"preset": "tiny" if quick else "small", "simulator_seeds": seeds, "training_seed": 0, "models": MODELS},
+        "config": {"shop": about_shop(quick), "simulator_seeds": seeds, "training_seed": 0, "models": MODELS},
         "means_by_seed": {name: [_rounded(r.means()) for r in found] for name, found in reports.items()},
         "pooled": {name: {metric: _interval(values) for metric, values in metrics.items()} for name, metrics in pooled.items()},
         "paired_tests": tests,
@@ -94,7 +94,7 @@ def _say(seed: int, name: str, report: Report) -> None:
 
 
 def _overlap(evaluation: pipeline.Evaluation) -> dict[str, np.ndarray]:
-    """[requests] share of the query's words that the ordered items have, in the title and in all fields that BM25 reads; NaN without an order."""
+    """[requests] share of the query's words in the ordered items' title, and in all fields that BM25 reads; NaN without an order."""
     assert evaluation.held_out is not None
     catalogue = evaluation.data.catalogue().table
     columns = [c for c in ("title", "brand", "leaf_category", "category") if c in catalogue.column_names]
@@ -174,12 +174,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
     names = ("all queries", *(f"{band} queries" for band in BANDS))
     axes.set_xticks(range(len(groups)), [f"{name}\n{bar['requests']:,} requests" for name, bar in zip(names, bars, strict=True)])
     axes.set_ylabel("recall@100 of ordered items")
-    axes.set_ylim(0, 1.0)
+    axes.set_ylim(0, 1.05)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=4, fontsize=7, frameon=False, loc="upper center")
+    axes.legend(ncols=4, fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     seeds = len(results["config"]["simulator_seeds"])
     axes.set_title(
-        f"Simulated shop ({results['config']['preset']}), {seeds} seed{'s' if seeds > 1 else ''} pooled, 95 % intervals", fontsize=10
+        f"Simulated shop ({results['config']['shop']['items']:,} items), {seeds} seed{'s' if seeds > 1 else ''} pooled, 95 % intervals",
+        fontsize=10,
     )
     figure.tight_layout()
     figure.savefig(path)

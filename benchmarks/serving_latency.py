@@ -25,8 +25,8 @@ from tfebr.servable.module import RetrievalServable
 from tfebr.servable.write import write
 
 K, RECALL_TARGET, HELD_OUT = 100, 0.98, 500
-# Of the synthetic catalogue: items scatter around their cluster's centre, the heads of a query around one item, with these standard deviations
-# relative to the length of the vector.
+# Of the synthetic catalogue: items scatter around their cluster's centre, and the heads of a query around one item, by this share of the
+# vectors' length.
 CLUSTER_SPREAD, QUERY_SPREAD = 0.6, 0.3
 
 
@@ -112,7 +112,7 @@ def _measured(folder: Path, questions: Path, target: str) -> dict[str, Any]:
         "load_seconds": probe["load_seconds"],
         "first_query_ms": probe["first_query_ms"],
         "folder_mb": round(size, 1),
-        **{name: round(probe[name], 1) for name in ("resident_mb", "peak_mb")},
+        **{name: round(probe[name], 1) for name in ("op_libraries_mb", "resident_mb", "peak_mb")},
         "resident_relative_to_folder": round(probe["resident_mb"] / size, 2),
         "peak_relative_to_folder": round(probe["peak_mb"] / size, 2),
         "check_in_fresh_process": check,

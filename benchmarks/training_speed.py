@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measure import shop, spread
+from benchmarks.measure import about_shop, shop, spread
 from benchmarks.tutorial import tutorial_contestant
 from tfebr.data.batches import training_batches
 from tfebr.evaluation.requests import split_time
@@ -30,8 +30,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 def run(quick: bool) -> dict[str, Any]:
     """Trains all contestants in one process, an epoch of each in turn, and compares medians of the time per example.
 
-    An epoch counts whole: reading, shuffling, featurizing, steps. CPU time stands beside, which other load on the machine disturbs less. The tutorial's recipe and `two_tower_words` read the same words of the
-    same examples; `two_tower` and `dpsr` read words and letter trigrams, DPSR also the user and the history.
+    An epoch counts whole: reading, shuffling, featurizing, steps. CPU time stands beside, which other load on the machine disturbs less.
+    The tutorial's recipe and `two_tower_words` read the same words of the same examples; `two_tower` and `dpsr` read words and letter
+    trigrams, DPSR also the user and the history.
     """
     rounds = 2 if quick else 7
     with tempfile.TemporaryDirectory(prefix="tfebr-bench-") as scratch:
@@ -39,7 +40,7 @@ def run(quick: bool) -> dict[str, Any]:
         start = split_time(data.log())
         runs = {}
         for name, (model, config) in CONFIGS.items():
-            settings = from_dict(model_class(model).Config, config | {"training": {"batch_size": BATCH}})
+            settings: Any = from_dict(model_class(model).Config, config | {"training": {"batch_size": BATCH}})
             runs[name] = prepare_run(Path(scratch, name), model, settings, data, start, quiet=True)
         contestants = {"tutorial": tutorial_contestant(data, start, BATCH)}
         contestants |= {name: _contestant(run) for name, run in runs.items()}
@@ -57,7 +58,7 @@ def run(quick: bool) -> dict[str, Any]:
         profile = {name: _profile(run, 8 if quick else 40) for name, run in runs.items()}
     return {
         "config": {
-            "preset": "tiny" if quick else "small",
+            "shop": about_shop(quick),
             "seed": 1,
             "batch": BATCH,
             "dim": 64,

@@ -8,9 +8,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import configuration, settings
 
-import tfebr  # noqa: F401, I001  (before TensorFlow: it selects Keras 2)
-import tensorflow as tf
-
 from tfebr import pipeline
 from tfebr.data.dataset import DataFolder
 from tfebr.data.judgments import QRELS, QUERIES, Judgments
@@ -18,7 +15,7 @@ from tfebr.data.simulator import PRESETS, simulate
 from tfebr.models.run_folder import RunFolder
 
 pytest.register_assert_rewrite("harness")
-tf.get_logger().setLevel(logging.ERROR)
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 settings.register_profile("tfebr", database=None, deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tfebr")
 

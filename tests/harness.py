@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-import tfebr  # noqa: F401, I001  (before TensorFlow: it selects Keras 2)
-import tensorflow as tf
 
 from tfebr.data.batches import evaluation_batches, training_batches
 from tfebr.data.item_ids import ItemIds

@@ -139,7 +139,7 @@ def test_a_failing_export_leaves_what_was_there(exported, monkeypatch, failure):
 
     monkeypatch.setattr(writing, "_check_in_fresh_process", fail)
     before = sorted(first.parent.rglob("*"))
-    with pytest.raises(TfebrError, match="No space left on device.*Free some space|another answer"):
+    with pytest.raises(TfebrError, match=r"No space left on device.*Free some space|another answer"):
         pipeline.export(run.path, quiet=True)
     assert sorted(first.parent.rglob("*")) == before
     assert [p.name for p in first.parent.iterdir()] == ["1"]
@@ -152,7 +152,7 @@ def test_a_changed_catalogue_is_refused(tiny_shop, tiny_config, tmp_path):
     )
     table = tiny_shop.catalogue().table
     Catalogue(pa.concat_tables([table.slice(1), table.slice(0, 1)])).write(tmp_path / "shop" / "catalogue.parquet")
-    with pytest.raises(ConfigError, match="the catalogue has changed.*Train again"):
+    with pytest.raises(ConfigError, match=r"the catalogue has changed.*Train again"):
         pipeline.export(run.path, quiet=True)
     with pytest.raises(TfebrError, match="catalogue"):
         pipeline.evaluate([run.path])

@@ -56,7 +56,7 @@ def train(
         supervision: a judged data folder over the same catalogue, mixed in as labelled pairs.
     """
     folder = DataFolder(data)
-    settings = from_dict(model_class(model).Config, config or {}, model)
+    settings: Any = from_dict(model_class(model).Config, config or {}, model)
     split = split_time(folder.log(), test_share) if folder.has_log else None
     labels = DataFolder(supervision) if supervision else None
     prepared = prepare_run(run, model, settings, folder, split, labels, quiet)

@@ -73,7 +73,7 @@ def test_every_request_once_an_epoch(made):
 
 
 def test_a_small_set_gives_its_one_short_batch(made):
-    shards, labels, featurizer, _ = made
+    _, labels, featurizer, _ = made
     assert len(ids(training_batches(labels, featurizer, 64, 0, 0))[0]) == labels.examples
 
 
@@ -144,7 +144,7 @@ def test_features_of_a_request(made):
             clicked = [i for r in past for i in r["items"] if i["stage"] >= 1][-4:][::-1]
             expected = [int(i["item_id"][1:]) + 1 for i in clicked]
             assert batch["history_items"][row].numpy().tolist() == expected + [0] * (4 - len(expected))
-            asked = [r["query"] for r in past][-2:][::-1] + ["", ""]
+            asked = [*[r["query"] for r in past][-2:][::-1], "", ""]
             np.testing.assert_array_equal(batch["history_query_words"][row], featurizer.query(tf.constant(asked[:2]))["words"])
             seen += bool(expected)
     assert seen > REQUESTS / 2

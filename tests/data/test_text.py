@@ -1,5 +1,6 @@
 """Grains of text: the same tokens as plain Python for ASCII, and sensible ones for every script."""
 
+import itertools
 import re
 import unicodedata
 
@@ -28,7 +29,7 @@ def plain(one: str) -> dict[str, list[str]]:
     marked = ["^", *tokens, "$"]
     return {
         "words": tokens,
-        "bigrams": [f"{a} {b}" for a, b in zip(marked, marked[1:], strict=False)] if tokens else [],
+        "bigrams": [f"{a} {b}" for a, b in itertools.pairwise(marked)] if tokens else [],
         "trigrams": [f"#{t}#"[i : i + 3] for t in tokens for i in range(len(t))],
     }
 

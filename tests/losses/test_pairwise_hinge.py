@@ -69,7 +69,7 @@ def test_the_default_reduction_is_the_papers():
 
 
 def test_an_unknown_reduction_is_named():
-    with pytest.raises(ValueError, match="`reduction` must be one of sum, mean, mean_active.*'max'"):
+    with pytest.raises(ValueError, match=r"`reduction` must be one of sum, mean, mean_active.*'max'"):
         pairwise_hinge(tf.zeros([1, 1]), tf.zeros([1]), tf.ones([1, 1], tf.bool), 0.1, reduction="max")
 
 

@@ -63,7 +63,7 @@ def test_another_model_or_config_is_refused_by_name(copied, tiny_shop, tiny_conf
 
 def test_other_data_is_refused_by_name(copied, tiny_shop, tiny_config, tmp_path):
     shutil.copytree(tiny_shop.path, tmp_path / "shop")
-    with pytest.raises(ConfigError, match="its `data` is .*Choose a new folder"):
+    with pytest.raises(ConfigError, match=r"its `data` is .*Choose a new folder"):
         pipeline.train(tmp_path / "shop", copied.path, "dpsr", tiny_config, quiet=True)
     with pytest.raises(ConfigError, match="its `split_time` is"):
         pipeline.train(tiny_shop.path, copied.path, "dpsr", tiny_config, test_share=0.4, quiet=True)

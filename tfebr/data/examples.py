@@ -77,7 +77,8 @@ def write_examples(
 ) -> dict[str, Shards]:
     """Turns a stream of requests in order of time into example shards, one sub-folder of `folder` for each split.
 
-    Unless `all_requests`, only requests with a click become examples; histories come from every earlier request of the user, also from other splits' times.
+    Unless `all_requests`, only requests with a click become examples; histories come from every earlier request of the user, also from
+    other splits' times.
 
     Args:
         requests: batches of `log.SCHEMA` (a `SearchLog`'s or a judged set's).
@@ -110,7 +111,7 @@ def write_examples(
                     (partial / split).mkdir(exist_ok=True)
                     with tensorflow_disk_errors(folder), tf.io.TFRecordWriter(str(partial / split / name)) as writer:
                         for row in chosen:
-                            writer.write(rows.example(row))
+                            writer.write(rows.example(int(row)))
                     files[split][name] = (partial / split / name).stat().st_size
                     counts[split] += len(chosen)
                 advance(len(rows.times))

@@ -56,7 +56,7 @@ def write_item_table(catalogue: Catalogue, featurizer: Featurizer, folder: str |
     names = ["title", *featurizer.item_columns]
     catalogue_hash = catalogue.content_hash()
     with atomic_folder(folder) as partial, progress("item table", len(catalogue), "items", quiet) as advance:
-        written: dict[str, np.ndarray] = {}
+        written: dict[str, np.memmap] = {}
         for start in range(0, len(catalogue), _BLOCK):
             block = catalogue.table.select(names).slice(start, _BLOCK)
             ids = graph({n: tf.constant(block[n].to_pylist(), tf.string) for n in names})

@@ -29,6 +29,10 @@ class EmbeddingBag(tf.keras.layers.Layer):
         """The sum in place of the mean."""
         if not self.built:
             self.build(ids.shape)
+        if ids.shape[-1] == 1:
+            distinct, position = tf.unique(tf.reshape(ids, [-1]))
+            found = tf.reshape(tf.gather(tf.gather(self.table, distinct), position), [*tf.unstack(tf.shape(ids)[:-1]), self.dim])
+            return tf.ensure_shape(tf.where(ids > 0, found, 0.0), [*ids.shape[:-1], self.dim])
         shape = tf.shape(ids)
         rows = tf.reshape(ids, [tf.reduce_prod(shape[:-1]), shape[-1]])
         present = tf.where(rows > 0)

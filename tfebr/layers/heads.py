@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 class HeadsDense(tf.keras.layers.Layer):
-    """A dense layer with separate weights for each head: [batch, heads, in] -> [batch, heads, units].
+    """A dense layer with separate weights for each head: [batch, heads, in], or [batch, 1, in] for all alike -> [batch, heads, units].
 
     Args:
         heads: number of heads.
@@ -88,11 +88,11 @@ class MultiHeadEncoder(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, parts: list[tf.Tensor]) -> tf.Tensor:
-        outputs = tf.repeat(tf.concat(parts, axis=-1)[:, None, :], self.heads, axis=1)
+        outputs = tf.concat(parts, axis=-1)[:, None, :]
         for layer in self.layers:
             outputs = layer(outputs)
-        if self._gated:
-            outputs += tf.einsum("pbd,ph->bhd", tf.stack([parts[i] for i in self._gated]), self.gate)
+        for row, part in enumerate(self._gated):
+            outputs += parts[part][:, None, :] * self.gate[row][:, None]
         return tf.math.l2_normalize(outputs, axis=-1) if self.normalize else outputs
 
     def get_config(self):

@@ -11,7 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 import tfebr
-from tfebr.errors import ArtifactError, TfebrError
+from tfebr.disk import tensorflow_disk_errors
+from tfebr.errors import ArtifactError
 from tfebr.files import atomic_folder, write_json
 from tfebr.index.recall import IndexReport
 from tfebr.servable import check, manifest
@@ -90,12 +91,8 @@ def _versions(base: Path) -> dict[int, Path]:
 def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, target: Path) -> None:
     # The list is an assertion: an operation of any other library would be refused by every server.
     options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann", "TFText"])
-    try:
+    with tensorflow_disk_errors(target):
         tf.saved_model.save(servable, str(folder), signatures=functions, options=options)
-    except tf.errors.OpError as error:
-        raise TfebrError(
-            f"{target}: not written: {error.message}. Free some space or choose another folder; what was there before is unchanged."
-        ) from error
 
 
 def _check_in_fresh_process(folder: Path) -> dict[str, Any]:

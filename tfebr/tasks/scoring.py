@@ -22,9 +22,11 @@ def soft_attention_scores(query: tf.Tensor, candidates: tf.Tensor, beta: float, 
     """
     if query.shape[1] == 1:
         return tf.matmul(query[:, 0], candidates, transpose_b=True)
-    # Heads first: reducing over the outermost axis runs over contiguous memory.
-    per_head = tf.einsum("bhd,cd->hbc", query, candidates)
-    return _attended(per_head, beta, stop_weights)
+    # Heads first, before the product, which is large: reducing over the outermost axis runs over contiguous memory.
+    heads_first = tf.transpose(query, [1, 0, 2])
+    per_head = tf.matmul(tf.reshape(heads_first, [-1, query.shape[2]]), candidates, transpose_b=True)
+    shape = [query.shape[1], tf.shape(query)[0], tf.shape(candidates)[0]]
+    return _attended(tf.reshape(per_head, shape), beta, stop_weights)
 
 
 def _attended(per_head: tf.Tensor, beta: float, stop_weights: bool) -> tf.Tensor:
