@@ -56,7 +56,8 @@ def _recalls(data: DataFolder) -> dict[str, list[list[float]]]:
     oracle = Oracle.read(data.path / "oracle")
     evaluation = pipeline.Evaluation.of(data, split_time(data.log(), pipeline.TEST_SHARE))
     held_out, catalogue = evaluation.held_out, data.catalogue()
-    assert held_out is not None and evaluation.popularity is not None
+    assert held_out is not None
+    assert evaluation.popularity is not None
     brands = catalogue.table["brand"].combine_chunks().dictionary_encode().indices.to_numpy()
     clicks = _clicks(data)
     rows, appeal = np.arange(len(catalogue))[None], 1 + np.log1p(evaluation.popularity)
