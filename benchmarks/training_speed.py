@@ -21,7 +21,8 @@ BATCH = 256
 WORDS = {"grains": ["words"], "query_lengths": [12], "title_lengths": [24]}
 TEXT_ONLY = {"user_columns": [], "history_items": 0, "history_queries": 0}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "two_tower_words": ("two_tower", {"features": WORDS | TEXT_ONLY}),
+    # One looked-up embedding beside the title, as the tutorial's item id is.
+    "two_tower_words": ("two_tower", {"features": WORDS | TEXT_ONLY | {"item_columns": ["leaf_category"]}}),
     "two_tower": ("two_tower", {"features": TEXT_ONLY}),
     "dpsr": ("dpsr", {"heads": 4, "alpha": 0.5}),
 }

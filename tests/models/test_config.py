@@ -35,7 +35,7 @@ def test_a_nested_change_keeps_the_models_own_defaults():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"head": 2}, r"model: unknown field `head`\. Did you mean `heads`\?.*Known fields: dim, heads"),
+        ({"head": 2}, r"model: unknown field `head`\. Did you mean `heads`\?.*Known fields: dim, column_dim, heads"),
         ({"training": {"epoch": 2}}, r"model\.training: unknown field `epoch`\. Did you mean `epochs`\?"),
         ({"features": {"grain": ["words"]}}, r"model\.features: unknown field `grain`\. Did you mean `grains`\?"),
         ({"qqq": 2}, r"unknown field `qqq`\. Known fields"),

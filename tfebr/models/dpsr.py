@@ -21,7 +21,8 @@ class DPSRConfig:
     """Settings of DPSR. Values marked *reconstructed* are not given by any public source of the paper.
 
     Attributes:
-        dim: d, width of query and item vectors and of all embeddings (64).
+        dim: d, width of query and item vectors and of token embeddings (64).
+        column_dim: width of category and profile embeddings (reconstructed).
         heads: m, query vectors of a request; 1 and 4 were compared.
         query_hidden: ReLU widths of each head's MLP, the first is its projection P_i (reconstructed).
         item_hidden: ReLU widths of the item tower's MLP (reconstructed).
@@ -44,6 +45,7 @@ class DPSRConfig:
     """
 
     dim: int = 64
+    column_dim: int = 16
     heads: int = 4
     query_hidden: tuple[int, ...] = (256, 128)
     item_hidden: tuple[int, ...] = (256, 128)
@@ -64,7 +66,7 @@ class DPSRConfig:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
-        for name in ("dim", "heads"):
+        for name in ("dim", "column_dim", "heads"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("beta", "margin"):
             require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
@@ -117,7 +119,7 @@ class DPSR(RetrievalModel):
     def __init__(self, config: DPSRConfig, featurizer: Featurizer, table: ItemTable):
         super().__init__(featurizer, table)
         self.config = config
-        tables = Tables.create(featurizer, config.dim, config.share_text)
+        tables = Tables.create(featurizer, config.dim, config.column_dim, config.share_text)
         self.query_tower = QueryTower(config, tables)
         self.item_tower = ItemEncoder(
             tables.title, tables.item, config.item_hidden, config.dim, config.gated, config.normalize, name="item_tower"

@@ -54,12 +54,12 @@ class Tables:
     user: dict[str, EmbeddingBag]
 
     @classmethod
-    def create(cls, featurizer: Featurizer, dim: int, share_text: bool) -> "Tables":
+    def create(cls, featurizer: Featurizer, text_dim: int, column_dim: int, share_text: bool) -> "Tables":
         sizes = {grain: vocabulary.size for grain, vocabulary in featurizer.grains.items()}
-        title = TextBag(sizes, dim, name="text" if share_text else "title_text")
-        query = title if share_text else TextBag(sizes, dim, name="query_text")
-        item = {c: EmbeddingBag(v.size, dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
-        user = {c: EmbeddingBag(v.size, dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
+        title = TextBag(sizes, text_dim, name="text" if share_text else "title_text")
+        query = title if share_text else TextBag(sizes, text_dim, name="query_text")
+        item = {c: EmbeddingBag(v.size, column_dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
+        user = {c: EmbeddingBag(v.size, column_dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
         return cls(query, title, item, user)
 
 

@@ -63,7 +63,7 @@ class TwoTower(RetrievalModel):
     def __init__(self, config: TwoTowerConfig, featurizer: Featurizer, table: ItemTable):
         super().__init__(featurizer, table)
         self.config = config
-        tables = Tables.create(featurizer, config.dim, config.share_text)
+        tables = Tables.create(featurizer, config.dim, config.dim, config.share_text)
         self.query_tower, self.item_tower = QueryTower(tables), ItemTower(tables)
         # TFRS sums by default; the mean keeps the learning rate independent of the batch size.
         loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
