@@ -29,11 +29,7 @@ class HeadsDense(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if inputs.shape.rank == 2:
-            # One product for all heads: the input is read once, and nothing is repeated.
-            flat = tf.matmul(inputs, tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [inputs.shape[-1], -1]))
-            outputs = tf.reshape(flat, [-1, self.kernel.shape[0], self.units])
-        elif self.heads == 1 or self.shared:
+        if self.heads == 1 or self.shared:
             outputs = tf.tensordot(inputs, self.kernel[0], 1)
         else:
             outputs = tf.transpose(tf.matmul(tf.transpose(inputs, [1, 0, 2]), self.kernel), [1, 0, 2])
