@@ -119,8 +119,15 @@ def run_loss_test(loss: Callable[..., tf.Tensor], oracle: Callable[..., float]) 
     check()
 
 
-def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool) -> None:
-    """Checks the model of a prepared run folder: weights, loss, embeddings, checkpoints, and that serving equals training."""
+def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool, width: int | None = None) -> None:
+    """Checks the model of a prepared run folder: weights, loss, embeddings, checkpoints, and that serving equals training.
+
+    Args:
+        heads: vectors of a query.
+        normalized: all vectors have length 1.
+        width: of a vector, where it is not the config's `dim`.
+    """
+    width = width or run.config.dim
     model, shards = run.new_model(), run.shards("train")
     same, other_seed = run.new_model(), tf.keras.utils.set_random_seed(99) or run.model_class(run.config, run.featurizer, run.table)
     assert [v.name for v in model.variables] == [v.name for v in same.variables]
@@ -136,13 +143,13 @@ def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool) -
     assert losses[-1] < 0.9 * losses[0], f"the loss does not fall on a repeated batch: {losses}"
 
     items = model.corpus_embeddings()
-    assert items.shape == (model.items, run.config.dim)
+    assert items.shape == (model.items, width)
     assert np.isfinite(items).all()
     np.testing.assert_allclose(model.corpus_embeddings(block=97), items, rtol=1e-4, atol=1e-6)
     for row in (1, 2, model.items // 2, model.items):
         np.testing.assert_allclose(model.embed_items(tf.constant([row]))[0], items[row - 1], rtol=1e-4, atol=1e-6)
     queries = model.embed_queries(batch)
-    assert queries.shape == (64, heads, run.config.dim)
+    assert queries.shape == (64, heads, width)
     alone = model.embed_queries({name: value[3:4] for name, value in batch.items()})
     np.testing.assert_allclose(alone[0], queries[3], rtol=1e-4, atol=1e-5)
     if normalized:
@@ -178,6 +185,9 @@ def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:
         batch[name] = tf.ragged.constant(rows, spec.dtype, ragged_rank=1).to_tensor() if spec.shape.rank == 2 else tf.constant(rows)[:, 0]
     (_, expected) = next(iter(model.query_embeddings(evaluation_batches(shards, run.featurizer, 64))))
     np.testing.assert_allclose(raw(batch), expected, rtol=1e-4, atol=1e-5)
+    # TensorFlow Serving's batching wants lists to begin with padding, and appends more of it.
+    around = {n: tf.pad(v, [[0, 0], [1, 3]], constant_values=tf.zeros([], v.dtype)) if len(v.shape) == 2 else v for n, v in batch.items()}
+    np.testing.assert_array_equal(raw(around), raw(batch))
 
 
 # No request may be an error; some of these are no text at all.
@@ -208,26 +218,29 @@ def run_servable_test(version: Path, item_ids: list[str]) -> None:
     ended = subprocess.run(command, capture_output=True, check=False, text=True, env={"PATH": "/usr/bin:/bin"}, cwd=version.parent)
     assert ended.returncode == 0, ended.stderr[-3000:]
     answers = json.loads(ended.stdout.splitlines()[-1])
-    known, signatures = set(item_ids), {"serving_default", "embed_query", "embed_items"}
+    known, signatures = set(item_ids), {"serving_default", "search", "embed_query", "embed_items"}
     assert signatures <= set(answers)
-    assert ("search" in answers) == ("attributes" in answers)
     for signature in ("embed_query", "embed_items"):
         for batch, outputs in answers[signature].items():
             embedding = np.array(outputs["embedding"])
             assert len(embedding) == int(batch)
             assert np.isfinite(embedding).all(), f"{signature}, batch of {batch}"
-    for signature in sorted({"serving_default", "search"} & set(answers)):
+    for signature in ("serving_default", "search"):
         for batch, outputs in answers[signature].items():
             _check_results(outputs, int(batch), known)
         alone, together = (answers[signature][str(n)]["scores"] for n in (1, BATCH))
-        np.testing.assert_allclose(together[0], alone[0], rtol=1e-4, atol=1e-5, err_msg="an answer depends on its batch")
-    for batch, outputs in answers.get("search", {}).items():
+        # A row is as wide as the batch's largest k.
+        np.testing.assert_allclose(together[0][: len(alone[0])], alone[0], rtol=1e-4, atol=1e-5, err_msg="an answer depends on its batch")
+    for batch, outputs in answers["search"].items():
         plain = answers["serving_default"][batch]
         for row, (expected, count) in enumerate(zip(outputs["expected"], outputs["num_results"], strict=True)):
+            k, leaves, excludes = _asked(row)
             assert count == 0 or expected != "none", f"{outputs['applied_filter'][row]} matches something"
-            if expected == "all":
+            assert count <= k or k <= 0
+            assert not excludes or item_ids[0] not in outputs["ids"][row]
+            if expected == "all" and not excludes and k <= 0 and leaves <= 0:
                 assert count == plain["num_results"][row]
-                np.testing.assert_allclose(outputs["scores"][row], plain["scores"][row], rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(outputs["scores"][row][:count], plain["scores"][row][:count], rtol=1e-4, atol=1e-5)
 
 
 def _check_results(outputs: dict[str, list], batch: int, known: set[str]) -> None:
@@ -244,8 +257,15 @@ def _check_results(outputs: dict[str, list], batch: int, known: set[str]) -> Non
         assert row_scores[:count] == sorted(row_scores[:count], reverse=True)
 
 
+def _asked(row: int) -> tuple[int, int, bool]:
+    """What a row of `search` asks for: k, leaves to search, and whether it excludes the known item."""
+    return (0, -1, 1, 0, 3, 2**31 - 1)[row % 6], (0, 0, -(2**31), 1, 2**31 - 1)[row % 5], row % 7 == 3
+
+
 def _filters(model: Any, known_id: str) -> list[tuple[list[bytes], str]]:
     """Rows of clauses with what they must leave: "all" of the items, "some" (the known one at least) or "none"."""
+    if "attributes" not in model.signatures:
+        return [([b""], "all")]
     values = {name: value[0].numpy() for name, value in model.signatures["attributes"](item_ids=tf.constant([known_id])).items()}
     never = [text for text in HOSTILE if text] + [b"=", b"|", b"||=|", b"=x", b"no column=1", b"%7C", b"%2", b".."]
     some = []
@@ -271,6 +291,12 @@ def _hostile_batch(specs: dict[str, tf.TensorSpec], size: int, known_id: str, fi
     for name, spec in specs.items():
         if name == "history_items":
             batch[name] = tf.constant([history if row % 2 == 0 else [""] * len(history) for row in range(size)])
+        elif name in ("k", "leaves_to_search"):
+            batch[name] = tf.constant([_asked(row)[0 if name == "k" else 1] for row in range(size)], tf.int32)
+        elif name == "exclude":
+            batch[name] = tf.constant(
+                [[texts[row], known_id if _asked(row)[2] else "no such item", b"", known_id[:-1]] for row in range(size)]
+            )
         elif name == "filter":
             rows = [filters[row % len(filters)][0] for row in range(size)]
             batch[name] = tf.ragged.constant(rows, tf.string).to_tensor("")
@@ -291,7 +317,7 @@ def main(version: str, known_id: str) -> None:
     from tfebr.servable.check import load
 
     model, answers = load(version), {}
-    filters = _filters(model, known_id) if "search" in model.signatures else []
+    filters = _filters(model, known_id)
     for signature, function in model.signatures.items():
         specs = function.structured_input_signature[1]
         answers[signature] = {}
@@ -301,7 +327,9 @@ def main(version: str, known_id: str) -> None:
             if signature == "search":
                 expected = [filters[row % len(filters)][1] for row in range(size)]
                 # What the query implies may leave less.
-                loose = [word != "none" and "automatic" in specs and _automatic(row) for row, word in enumerate(expected)]
+                loose = [
+                    word != "none" and (_asked(row)[2] or ("automatic" in specs and _automatic(row))) for row, word in enumerate(expected)
+                ]
                 answers[signature][size]["expected"] = ["any" if any_ else word for any_, word in zip(loose, expected, strict=True)]
     print(json.dumps(answers))
 

@@ -76,6 +76,70 @@ def lstm(x: np.ndarray, cell) -> np.ndarray:
     return np.array(states).reshape(-1, len(recurrent))
 
 
+def pooled(bags: dict, ids: dict[str, np.ndarray]) -> np.ndarray:
+    """The mean of all ids of one row that are not 0, each grain's from its own table."""
+    found = [bags[grain].table.numpy()[number] for grain, of_grain in ids.items() for number in np.ravel(of_grain) if number]
+    return np.mean(found, axis=0) if found else np.zeros(next(iter(bags.values())).dim)
+
+
+def one_head(parts: list[np.ndarray], encoder) -> np.ndarray:
+    """A `MultiHeadEncoder` of one head, for one row."""
+    x = np.concatenate(parts)
+    for layer in encoder.layers[:-1]:
+        x = np.maximum(x @ layer.kernel[0].numpy() + layer.bias[0].numpy(), 0)
+    x = x @ encoder.layers[-1].kernel[0].numpy() + encoder.layers[-1].bias[0].numpy()
+    gated = [part for part, gate in zip(parts, encoder.gates, strict=False) if gate is not None]
+    x = x + sum(part * gate[0] for part, gate in zip(gated, encoder.gate.numpy(), strict=True)) if gated else x
+    return to_length(x) if encoder.normalize else x
+
+
+def to_length(x: np.ndarray) -> np.ndarray:
+    """To length 1; zeros stay."""
+    return x / max(np.linalg.norm(x), 1e-6)
+
+
+def text_encoder(ids: dict[str, np.ndarray], layer) -> np.ndarray:
+    """MMSE's text of one row."""
+    parts = [pooled(layer.text.bags, ids)]
+    if layer.depth:
+        words = ids[layer.words]
+        at = np.flatnonzero(words)
+        sequence = layer.text.bags[layer.words].table.numpy()[words[at]] + layer.positions.numpy()[at]
+        for inner in layer.transformer if len(at) else ():
+            sequence = transformer(sequence, inner)
+        parts.append(sequence.mean(0) if len(at) else 0 * parts[0])
+    return one_head(parts, layer.encoder)
+
+
+def user_encoder(query: np.ndarray, row: dict[str, np.ndarray], layer) -> np.ndarray:
+    """MMSE's user of one row: `user_COLUMN`, `history_COLUMN` and `history_stages`."""
+    parts = [pooled({column: bag}, {column: row[f"user_{column}"]}) for column, bag in layer.profile.items()]
+    if layer.events:
+        kernel, bias = layer.event.get_weights()
+        events = [np.zeros_like(query)]
+        for at in np.flatnonzero(row[f"history_{next(iter(layer.events))}"]):
+            columns = [pooled({column: bag}, {column: row[f"history_{column}"][at]}) for column, bag in layer.events.items()]
+            events.append(np.concatenate(columns) @ kernel + bias + layer.stage.table.numpy()[max(row["history_stages"][at], 1)])
+        parts.append(attend(query[None], np.array(events))[0])
+    kernel, bias = layer.join.get_weights()
+    return np.concatenate(parts) @ kernel + bias
+
+
+def post_fusion(query: np.ndarray, user: np.ndarray, layer) -> np.ndarray:
+    """MMSE's fusion of one row."""
+    norm = to_length if layer.normalize else lambda x: x
+    sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
+    both = np.concatenate([query, user])
+    if layer.fusion == "late":
+        (w1, b1), (w2, b2) = layer.hidden.get_weights(), layer.joined.get_weights()
+        return norm(query + np.maximum(both @ w1 + b1, 0) @ w2 + b2)
+    if layer.fusion == "gated":
+        kernel, bias = layer.gate.get_weights()
+        return norm(query + sigmoid(both @ kernel + bias) * user)
+    share = sigmoid(float(layer.balance))
+    return np.concatenate([share * norm(query), (1 - share) * norm(user)])
+
+
 def by_row(function, x: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
     """Applies a function of one row without padding to each row; zeros at masked places."""
     found = np.zeros((*mask.shape, width))

@@ -14,6 +14,8 @@ from tfebr.data.features import FeatureSpec, Featurizer, write_vocabularies
 from tfebr.data.log import SCHEMA
 
 ITEMS, REQUESTS = 90, 203
+# Of the first positions; what is further down counts as the last.
+PROPENSITIES = np.array([2.0, 1.0, 0.5, 0.05])
 CATALOGUE = Catalogue(
     pa.table({"item_id": [f"i{i}" for i in range(ITEMS)], "title": [f"title {i}" for i in range(ITEMS)], "brand": ["b"] * ITEMS})
 )
@@ -31,7 +33,9 @@ def requests(prefix: str, count: int, seed: int, users: bool = True) -> list[dic
         shown = rng.permutation(ITEMS)[: rng.integers(1, 12) if n else ITEMS]
         stages = rng.integers(0, 4, len(shown))
         stages[rng.integers(len(shown))] = 1
-        items = [{"item_id": f"i{i}", "stage": int(s), "position": p} for p, (i, s) in enumerate(zip(shown, stages, strict=True))]
+        # Of every ninth request, the positions are not known.
+        positions = np.arange(len(shown)) if n % 9 else np.full(len(shown), -1)
+        items = [{"item_id": f"i{i}", "stage": int(s), "position": int(p)} for p, i, s in zip(positions, shown, stages, strict=True)]
         user = f"u{rng.integers(7)}" if users else ""
         rows.append({"request_id": f"{prefix}{n}", "time": n // 3, "user_id": user, "query": f"title {n}", "items": items})
     return rows
@@ -123,6 +127,52 @@ def test_clicked_items_are_kept_first_of_a_very_long_page(made):
     assert len(batch["items"][0]) == SHOWN_ITEMS < ITEMS
     assert batch["stages"][0] == sorted(stages.values(), reverse=True)[:SHOWN_ITEMS]
     assert [stages[i] for i in batch["items"][0]] == batch["stages"][0]
+
+
+def test_items_stages_and_positions_stand_side_by_side(made):
+    shards, _, featurizer, log = made
+    padded = 0
+    for batch in [*plain(evaluation_batches(shards, featurizer, 64)), *plain(training_batches(shards, featurizer, 64, 1, 1))]:
+        for name, *shown in zip(*(batch[key] for key in ("request_id", "items", "stages", "positions")), strict=True):
+            expected = {(int(i["item_id"][1:]) + 1, i["stage"], i["position"]) for i in log[name.decode()]["items"]}
+            found = list(zip(*shown, strict=True))
+            assert set(found) - {(0, -1, -1)} <= expected
+            assert len(set(found) - {(0, -1, -1)}) == min(len(expected), SHOWN_ITEMS)
+            padded += (0, -1, -1) in found
+    assert padded > REQUESTS
+
+
+def test_without_propensities_every_click_is_believed(made):
+    shards, _, featurizer, _ = made
+    for batch in training_batches(shards, featurizer, 64, 1, 1):
+        assert batch["confidence"].dtype == batch["positive_confidence"].dtype == tf.float32
+        np.testing.assert_array_equal(batch["confidence"], np.ones_like(batch["items"]))
+        np.testing.assert_array_equal(batch["positive_confidence"], np.ones(64))
+
+
+def test_confidence_is_the_inverse_propensity_of_the_position(made):
+    shards, labels, featurizer, log = made
+    seen = set()
+    for batch in plain(training_batches(shards, featurizer, 20, 1, 2, 0, labels, 0.3, PROPENSITIES)):
+        for row, name in enumerate(batch["request_id"]):
+            positions = {int(i["item_id"][1:]) + 1: i["position"] for i in log[name.decode()]["items"]}
+            drawn = []
+            for item, confidence in zip(batch["items"][row], batch["confidence"][row], strict=True):
+                position = positions.get(item, -1)
+                # At most ten times that of the first position; labelled pairs, padding and unknown positions are plainly believed.
+                expected = {-1: 1.0, 0: 0.5, 1: 1.0, 2: 2.0}.get(position, 5.0)
+                assert confidence == (1.0 if name.startswith(b"label") else expected)
+                drawn += [confidence] if item == batch["positive"][row] else []
+                seen.add((name[:1], confidence))
+            assert drawn == [batch["positive_confidence"][row]]
+    assert seen == {(b"l", 1.0), (b"r", 1.0), (b"r", 0.5), (b"r", 2.0), (b"r", 5.0)}
+
+
+def test_propensities_change_nothing_else(made):
+    shards, _, featurizer, _ = made
+    without, with_them = (plain(training_batches(shards, featurizer, 64, 2, 1, propensities=p)) for p in (None, PROPENSITIES))
+    for a, b in zip(without, with_them, strict=True):
+        assert {n for n in a if a[n] != b[n]} == {"confidence", "positive_confidence"}
 
 
 def test_evaluation_reads_every_example_once_in_order(made):

@@ -25,10 +25,14 @@ MASK = np.bool_([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]])
 STEPS = [0.05, 0.03, 0.02]
 
 
-def plain_retrieval(shown, stages, negatives, mask, temperature, weights, reduction="sum", confidence=None) -> float:
+def plain_retrieval(
+    shown, stages, negatives, mask, temperature, weights, reduction="sum", confidence=None, unclicked_negatives=False
+) -> float:
     rows = []
     for i, row in enumerate(shown):
         below = [math.exp(s / temperature) for s, m in zip(negatives[i], mask[i], strict=True) if m]
+        if unclicked_negatives:
+            below += [math.exp(s / temperature) for s, stage in zip(row, stages[i], strict=True) if stage == Stage.UNCLICKED]
         total = over = 0.0
         for j, (score, stage) in enumerate(zip(row, stages[i], strict=True)):
             if stage >= Stage.CLICKED and below:
@@ -86,14 +90,15 @@ def test_contract_of_the_ranking_loss(form):
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-@given(scores_and_labels(-1, 3), st.data(), st.booleans())
-def test_retrieval_equals_plain_loops(reduction, drawn, data, confident):
+@given(scores_and_labels(-1, 3), st.data(), st.booleans(), st.booleans())
+def test_retrieval_equals_plain_loops(reduction, drawn, data, confident, unclicked):
     shown, stages = drawn
     negatives, mask = (data.draw(hnp.arrays(t, (len(shown), 3), elements=e)) for t, e in ((np.float32, SCORES), (bool, st.booleans())))
     confidence = np.abs(shown) + 0.25 if confident else None
-    found = retrieval_loss(shown, stages, negatives, mask, 0.5, (1.0, 0.5, 4.0), reduction, confidence)
+    more = {"unclicked_negatives": unclicked}
+    found = retrieval_loss(shown, stages, negatives, mask, 0.5, (1.0, 0.5, 4.0), reduction, confidence, **more)
     known = None if confidence is None else confidence.tolist()
-    expected = plain_retrieval(shown.tolist(), stages.tolist(), negatives.tolist(), mask, 0.5, [1.0, 0.5, 4.0], reduction, known)
+    expected = plain_retrieval(shown.tolist(), stages.tolist(), negatives.tolist(), mask, 0.5, [1.0, 0.5, 4.0], reduction, known, **more)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -136,8 +141,10 @@ def test_finite_for_every_mask_in_float32_and_bfloat16(drawn, data):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_are_slopes(form):
+@pytest.mark.parametrize("unclicked_negatives", [False, True])
+def test_gradients_are_slopes(form, unclicked_negatives):
     options = {"ranking_weight": 0.5, "temperature": 0.4, "weights": (1.0, 2.0, 5.0), "margin": STEPS, "ranking_temperature": 0.3}
+    options |= {"unclicked_negatives": unclicked_negatives}
     check_against_finite_differences(lambda s, n: multi_grained(s, STAGES, n, MASK, form=form, **options), SHOWN, NEGATIVES)
 
 
@@ -149,6 +156,18 @@ def test_the_global_loss_leaves_unclicked_items_and_other_positives_alone():
     assert not by_negative[2].any(), "a row without positives"
     _, (alone, _) = value_and_gradients(lambda s, n: retrieval_loss(s, STAGES, n, MASK, 0.4), SHOWN + np.float32(STAGES == 3), NEGATIVES)
     np.testing.assert_array_equal(alone[STAGES != 3], by_shown[STAGES != 3])
+
+
+def test_unclicked_items_as_negatives_are_pushed_down_like_the_others():
+    value, (by_shown,) = value_and_gradients(lambda s: retrieval_loss(s, STAGES, NEGATIVES, MASK, 0.4, unclicked_negatives=True), SHOWN)
+    assert (by_shown[:2][STAGES[:2] == 0] > 0).all()
+    assert (by_shown[STAGES >= 1] < 0).all()
+    assert not by_shown[STAGES == -1].any()
+    assert not by_shown[2].any(), "a row without positives"
+    among_negatives = np.concatenate([NEGATIVES, SHOWN], axis=1), np.concatenate([MASK, STAGES == 0], axis=1)
+    np.testing.assert_allclose(value, retrieval_loss(SHOWN, STAGES, *among_negatives, 0.4), rtol=1e-6)
+    without_others = retrieval_loss(SHOWN, STAGES, NEGATIVES, np.zeros_like(MASK), 0.4, unclicked_negatives=True)
+    assert 0 < float(without_others) < value
 
 
 @pytest.mark.parametrize("form", FORMS)

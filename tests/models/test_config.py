@@ -101,5 +101,5 @@ def test_models_by_name(name):
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(ConfigError, match=r"unknown model 'dprs'.*dpsr, mgdspr, two_tower"):
+    with pytest.raises(ConfigError, match=r"unknown model 'dprs'.*dpsr, mgdspr, mmse, two_tower"):
         model_class("dprs")

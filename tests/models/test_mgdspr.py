@@ -201,6 +201,32 @@ def test_every_setting_changes_the_loss(run, batch, changes):
     assert not np.isclose(build(run, 1.0).compute_loss(batch), build(run, 1.0, **changes).compute_loss(batch), rtol=1e-4)
 
 
+@pytest.mark.parametrize("part", ["uniform", "sampling", "bootstrap"])
+def test_every_part_of_smoothing_changes_the_loss(run, batch, part):
+    smoothed = build(run, smoothing={part: 0.3})
+    assert not np.isclose(build(run).compute_loss(batch), smoothed.compute_loss(batch), rtol=1e-2)
+
+
+def test_sampling_smoothing_learns_frequencies_and_leaves_scores_alone(run, batch):
+    model, uncorrected = build(run, smoothing={"sampling": 0.1}), build(run)
+    assert uncorrected.frequency is None
+    model.train_step(batch)
+    rows = batch["positive"]
+    assert (model.frequency.expected_draws(rows).numpy() > 0).all()
+    assert not model.task.logq
+
+
+def test_a_click_counts_by_the_confidence_in_it(run, batch):
+    plain, debiased = build(run), build(run, debias=True)
+    confidence = tf.random.stateless_uniform([64], [1, 2], 0.0, 3.0)
+    believed = {value: batch | {"positive_confidence": tf.fill([64], value)} for value in (1.0, 2.0)}
+    assert float(debiased.compute_loss(believed[1.0])) == pytest.approx(float(plain.compute_loss(batch)), rel=1e-6)
+    assert float(debiased.compute_loss(believed[2.0])) == pytest.approx(2 * float(plain.compute_loss(batch)), rel=1e-5)
+    varied = batch | {"positive_confidence": confidence}
+    assert float(debiased.compute_loss(varied)) != pytest.approx(float(tf.reduce_mean(confidence) * plain.compute_loss(batch)), rel=1e-4)
+    assert float(plain.compute_loss(varied)) == float(plain.compute_loss(batch))
+
+
 def test_logq_learns_frequencies_from_the_stream(run, batch):
     model = build(run, logq=True)
     for _ in range(5):
@@ -219,6 +245,12 @@ def test_logq_learns_frequencies_from_the_stream(run, batch):
         ({"lengths": [1, 2]}, "`lengths` must be three positive numbers"),
         ({"features": {"grains": ["words"], "query_lengths": [5], "title_lengths": [5]}}, "three grains"),
         ({"temperature": 0}, "`temperature` must be above 0"),
+        ({"smoothing": {"uniform": 1.5}}, r"`uniform` must be in \[0, 1\)"),
+        ({"smoothing": {"unifrom": 0.1}}, r"config\.smoothing: unknown field `unifrom`\. Did you mean `uniform`"),
+        ({"smoothing": {"uniform": "much"}}, r"config\.smoothing\.uniform: must be float"),
+        ({"smoothing": 0.1}, r"config\.smoothing: must be LabelSmoothing"),
+        ({"teacher_decay": 0.99}, "`teacher_decay` must be null where `smoothing.bootstrap` is 0"),
+        ({"debias": 1}, r"config\.debias: must be bool"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

@@ -1,4 +1,4 @@
-"""Every model, and every way of DPSR, passes the one set of checks."""
+"""Every model, in every way that its vectors are made, passes the one set of checks."""
 
 import dataclasses
 
@@ -23,6 +23,12 @@ WAYS = {
         | {"training": {"batch_size": 64, "learning_rate": 0.05}},
     ),
     "two_tower": ("two_tower", {}),
+    "mmse": ("mmse", {"fusion": "gated", "normalize": True, "training": {"batch_size": 64, "learning_rate": 0.05}}),
+    "mmse, graded, score": (
+        "mmse",
+        {"fusion": "score", "objective": "graded", "depth": 0, "normalize": False, "temperature": 0.1, "item_ids": False}
+        | {"training": {"batch_size": 64, "learning_rate": 0.05}},
+    ),
 }
 
 
@@ -46,8 +52,9 @@ def prepared(tiny_run):
 def test_model_contract(prepared, tiny_config, tmp_path, way):
     model, changes = WAYS[way]
     run = prepared(model, changes, tiny_config)
-    heads = getattr(run.config, "heads", 1)
-    run_model_test(run, tmp_path, heads, getattr(run.config, "normalize", False))
+    heads = run.config.heads if model == "dpsr" else 1
+    width = 2 * run.config.dim if changes.get("fusion") == "score" else run.config.dim
+    run_model_test(run, tmp_path, heads, getattr(run.config, "normalize", False), width)
 
 
 def test_a_judged_set_without_users_passes_too(tmp_path, judged_data, tiny_config):

@@ -4,12 +4,17 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tfebr import pipeline
+from tfebr.data.dataset import DataFolder
+from tfebr.data.log import SCHEMA, write_log
+from tfebr.data.propensity import inverse_propensity, position_propensities
 from tfebr.errors import ArtifactError, ConfigError, DataError, TfebrError
 from tfebr.models.config import from_dict
 from tfebr.models.dpsr import DPSRConfig
+from tfebr.models.mgdspr import MGDSPRConfig
 from tfebr.models.run_folder import RunFolder, prepare_run
 
 
@@ -83,6 +88,61 @@ def test_an_interrupted_preparation_goes_on(tiny_run, tiny_shop, tiny_config, co
     again = prepare_run(copied.path, "dpsr", config, tiny_shop, tiny_run.split_time, quiet=True)
     for name, values in tiny_run.table.columns.items():
         np.testing.assert_array_equal(again.table.columns[name], values)
+
+
+def test_a_folder_from_before_a_setting_goes_on(tiny_shop, tiny_run, tiny_config, copied):
+    file = copied.path / "config.json"
+    about = json.loads(file.read_text())
+    del about["config"]["beta"]
+    file.write_text(json.dumps(about))
+    assert RunFolder(copied.path).config == tiny_run.config
+    pipeline.train(tiny_shop.path, copied.path, "dpsr", tiny_config, quiet=True)
+    with pytest.raises(ConfigError, match=r"was trained with `beta` = 0\.1, now 0\.2"):
+        pipeline.train(tiny_shop.path, copied.path, "dpsr", tiny_config | {"beta": 0.2}, quiet=True)
+
+
+DEBIASED = {"features": {"history_items": 5, "history_queries": 0}, "debias": True}
+
+
+def clicks(rows: list[dict]) -> np.ndarray:
+    """Positions of all clicks."""
+    return np.array([i["position"] for r in rows for i in r["items"] if i["stage"] >= 1])
+
+
+def test_propensities_are_those_of_the_training_part(tiny_shop, tiny_run, tmp_path):
+    config, split = from_dict(MGDSPRConfig, DEBIASED), tiny_run.split_time
+    run = prepare_run(tmp_path / "run", "mgdspr", config, tiny_shop, split, quiet=True)
+    rows = [row for batch in tiny_shop.log().batches() for row in batch.to_pylist()]
+    early = [row for row in rows if row["time"] < split]
+    assert 0 < len(early) < len(rows)
+    expected, found = position_propensities([pa.RecordBatch.from_pylist(early, SCHEMA)], 64), run.propensities()
+    np.testing.assert_allclose(found / found[0], expected, rtol=1e-6)
+    whole = position_propensities([pa.RecordBatch.from_pylist(rows, SCHEMA)], 64)
+    assert not np.allclose(found / found[0], whole, rtol=1e-3)
+    weights = inverse_propensity(found, clicks(early), 10 / found[0])
+    assert weights.mean() == pytest.approx(1, rel=1e-5)
+    assert weights.max() > 1.5
+    np.testing.assert_array_equal(RunFolder(run.path).propensities(), found)
+    assert tiny_run.propensities() is None
+
+
+@pytest.mark.parametrize("positions", [lambda p: 0, lambda p: -1, lambda p: p + 1])
+def test_positions_that_tell_nothing_are_refused(tiny_shop, tiny_run, tmp_path, positions):
+    shutil.copytree(tiny_shop.path, tmp_path / "shop", ignore=shutil.ignore_patterns("log"))
+    rows = [row for batch in tiny_shop.log().batches() for row in batch.to_pylist()]
+    for item in (item for row in rows for item in row["items"]):
+        item["position"] = positions(item["position"])
+    write_log(tmp_path / "shop" / "log", [pa.RecordBatch.from_pylist(rows, SCHEMA)])
+    config = from_dict(MGDSPRConfig, DEBIASED)
+    with pytest.raises(DataError, match=r"shop/log: its positions tell nothing.*`debias`.*Clicks by position: \[.*Set `debias` to false"):
+        prepare_run(tmp_path / "run", "mgdspr", config, DataFolder(tmp_path / "shop"), tiny_run.split_time, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judged_set_has_no_positions(judged_data, tmp_path):
+    with pytest.raises(ConfigError, match=r"`debias` needs a search log with positions, and .*data has none\. Set `debias` to false"):
+        pipeline.train(judged_data.path, tmp_path / "run", "mgdspr", DEBIASED, quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_not_a_run_folder(tmp_path):

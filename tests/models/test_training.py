@@ -13,8 +13,11 @@ import tensorflow as tf
 
 from tfebr import pipeline
 from tfebr.errors import DataError, TfebrError
+from tfebr.evaluation.requests import split_time
 from tfebr.models import training
-from tfebr.models.run_folder import RunFolder
+from tfebr.models.config import from_dict
+from tfebr.models.mgdspr import MGDSPRConfig
+from tfebr.models.run_folder import RunFolder, prepare_run
 from tfebr.models.training import fit
 
 # Many small steps, so that there is a middle to be killed in.
@@ -80,6 +83,62 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_result(whole, tmp_path):
     for name in ("clicked_recall@100", "ndcg@10", "mrr", "p_good@10"):
         assert resumed[name] == pytest.approx(uninterrupted[name], abs=0.01), name
     np.testing.assert_allclose(run.trained_model().corpus_embeddings(), whole.trained_model().corpus_embeddings(), atol=1e-3)
+
+
+SMOOTHED = {
+    "dim": 16,
+    "heads": 2,
+    "column_dim": 2,
+    "mgs": False,
+    "trm": False,
+    "use_history": False,
+    "random_negatives": 20,
+    "hard": 10,
+    "features": {"history_items": 0, "history_queries": 0},
+    "training": {"epochs": 1, "batch_size": 32},
+    "smoothing": {"sampling": 0.05, "bootstrap": 0.2},
+    "teacher_decay": 0.9,
+    "debias": True,
+}
+
+
+def test_a_running_average_and_frequencies_go_on_too(tiny_shop, tmp_path, monkeypatch):
+    real = training.tf.train.CheckpointManager.save
+
+    def interrupted(self):
+        real(self)
+        raise KeyboardInterrupt
+
+    whole = pipeline.train(tiny_shop.path, tmp_path / "whole", "mgdspr", SMOOTHED, quiet=True)
+    run = copy_of(whole, tmp_path / "interrupted", checkpoints=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(training.tf.train.CheckpointManager, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, quiet=True, checkpoint_seconds=0.0)
+    assert steps_done(run) == 20 < steps_done(whole)
+    fit(run, quiet=True)
+    found, expected = run.trained_model(), whole.trained_model()
+    for kept in ("teacher", "frequency"):
+        pairs = [(a.numpy(), b.numpy()) for a, b in zip(getattr(found, kept).variables, getattr(expected, kept).variables, strict=True)]
+        assert all(np.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs), kept
+    np.testing.assert_allclose(found.corpus_embeddings(), expected.corpus_embeddings(), rtol=1e-3, atol=1e-3)
+    assert np.abs(expected.corpus_embeddings() - expected.teacher.corpus_embeddings()).max() > 0.05
+
+
+def test_propensities_reach_the_batches(tiny_shop, tmp_path, monkeypatch):
+    run = prepare_run(tmp_path / "run", "mgdspr", from_dict(MGDSPRConfig, SMOOTHED), tiny_shop, split_time(tiny_shop.log()), quiet=True)
+    real = training.training_batches
+
+    def first(*arguments):
+        raise StopIteration(next(iter(real(*arguments))))
+
+    monkeypatch.setattr(training, "training_batches", first)
+    with pytest.raises(StopIteration) as stopped:
+        fit(run, quiet=True)
+    batch = stopped.value.args[0]
+    top = batch["confidence"].numpy()[batch["positions"].numpy() == 0]
+    np.testing.assert_allclose(top, 1 / run.propensities()[0], rtol=1e-6)
+    assert batch["positive_confidence"].numpy().max() > 1.5
 
 
 def test_a_finished_run_is_left_as_it_is(whole, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfebr.errors import ConfigError
+from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.sampled_softmax import sampled_softmax
 from tfebr.tasks.candidates import Candidates
 from tfebr.tasks.mixing import mixed_negatives
@@ -68,6 +69,66 @@ def test_equals_plain_loops(seed, batch, random, mix, hard, logq, in_batch, temp
     assert float(found) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def plain_smoothed(queries, items, teacher, rows, known, log_probability, alpha, temperature, hard, logq, smoothing, weights) -> float:
+    """Cross-entropy with the smoothed targets over the positive, the negatives and their mixes, in loops."""
+    dot, losses = lambda a, b: sum(x * y for x, y in zip(a, b, strict=True)), []
+    for i in range(len(queries)):
+        negatives = [j for j in range(len(items)) if rows[j] > 0 and rows[j] not in known[i]]
+        # (column, share of the positive in it); the positive comes first.
+        terms = [(i, 0.0), *((j, 0.0) for j in negatives)]
+        if alpha is not None and negatives:
+            ranked = sorted((dot(queries[i], items[j]) for j in negatives), reverse=True)
+            terms += [(j, alpha[i][j]) for j in negatives if dot(queries[i], items[j]) >= ranked[min(hard, len(ranked)) - 1]]
+
+        def softmax(values):
+            total = sum(math.exp(v) for v in values)
+            return [math.exp(v) / total for v in values]
+
+        def logits(scores, row=i, chosen=terms):
+            mixed = [a * scores[row] + (1 - a) * scores[j] for j, a in chosen]
+            return [m / temperature - log_probability[j] * logq for m, (j, _) in zip(mixed, chosen, strict=True)]
+
+        own = logits([dot(queries[i], item) for item in items])
+        parts = [
+            (1 - smoothing.total, [1.0, *[0.0] * (len(terms) - 1)]),
+            (smoothing.uniform, softmax([0.0] * len(terms))),
+            (smoothing.sampling, softmax([log_probability[j] for j, _ in terms])),
+            (smoothing.bootstrap, softmax(own if teacher is None else logits(teacher[i]))),
+        ]
+        predicted = softmax(own)
+        losses.append(-weights[i] * sum(share * t * math.log(p) for share, part in parts for t, p in zip(part, predicted, strict=True)))
+    return sum(losses) / len(losses)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    batch=st.integers(1, 4),
+    random=st.integers(0, 6),
+    mix=st.sampled_from([None, (0.4, 0.6)]),
+    hard=st.integers(1, 8),
+    logq=st.booleans(),
+    taught=st.booleans(),
+    shares_of=st.sampled_from([(0.3, 0, 0), (0, 0.3, 0), (0, 0, 0.3), (0.1, 0.2, 0.3), (0, 0, 0)]),
+)
+def test_smoothing_equals_plain_loops(seed, batch, random, mix, hard, logq, taught, shares_of):
+    rng = np.random.default_rng(seed)
+    table = (rng.integers(-6, 7, (7, DIM)) / 4).astype(np.float32)
+    queries = (rng.integers(-6, 7, (batch, DIM)) / 4).astype(np.float32)
+    rows = [*rng.integers(1, 7, batch).tolist(), *rng.integers(0, 7, random).tolist()]
+    known = [[rows[i], *rng.integers(0, 7, 2).tolist()] for i in range(batch)]
+    log_probability, weights = rng.normal(size=len(rows)).astype(np.float32), rng.uniform(0, 3, batch).astype(np.float32)
+    teacher = rng.normal(size=(batch, len(rows))).astype(np.float32) if taught else None
+    smoothing = LabelSmoothing(*shares_of)
+    pool = Candidates(tf.constant(table[rows]), tf.constant(rows, tf.int32), tf.constant(log_probability))
+    found = SoftmaxRetrieval(1.5, mix, hard, logq=logq, smoothing=smoothing)(
+        tf.constant(queries)[:, None], pool, tf.constant(known, tf.int32), SEED, teacher, weights
+    )
+    alpha = None if mix is None else shares(batch, len(rows), mix)
+    lists = queries.tolist(), table[rows].tolist(), None if teacher is None else teacher.tolist()
+    expected = plain_smoothed(*lists, rows, known, log_probability.tolist(), alpha, 1.5, hard, logq, smoothing, weights.tolist())
+    assert float(found) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def example(batch: int = 4, random: int = 6, seed: int = 0) -> tuple[tf.Tensor, Candidates, tf.Tensor]:
     rng = np.random.default_rng(seed)
     queries, items = (tf.constant(rng.normal(size=(n, DIM)), tf.float32) for n in (batch, batch + random))
@@ -75,10 +136,10 @@ def example(batch: int = 4, random: int = 6, seed: int = 0) -> tuple[tf.Tensor, 
     return queries[:, None], Candidates(items, rows, tf.constant(rng.normal(size=batch + random), tf.float32)), rows[:batch, None]
 
 
-def loss_and_gradients(task: SoftmaxRetrieval, queries, pool, known) -> tuple[float, np.ndarray, np.ndarray]:
+def loss_and_gradients(task: SoftmaxRetrieval, queries, pool, known, *more) -> tuple[float, np.ndarray, np.ndarray]:
     with tf.GradientTape() as tape:
         tape.watch([queries, pool.embeddings])
-        loss = task(queries, pool, known, SEED)
+        loss = task(queries, pool, known, SEED, *more)
     return float(loss), *(g.numpy() for g in tape.gradient(loss, [queries, pool.embeddings]))
 
 
@@ -181,6 +242,79 @@ def test_unknown_batch_sizes_in_a_graph():
     for batch in (1, 4):
         queries, pool, known = example(batch)
         np.testing.assert_allclose(graph(queries, *pool, known), task(queries, pool, known, SEED), rtol=1e-5)
+
+
+ALL_PARTS = LabelSmoothing(uniform=0.1, sampling=0.1, bootstrap=0.2)
+
+
+@pytest.mark.parametrize("mix", [None, (0.4, 0.6)])
+@pytest.mark.parametrize("weights", [None, tf.constant([0.5, 2.0, 1.0, 0.0])])
+def test_nothing_smoothed_is_the_plain_loss_exactly(mix, weights):
+    plain_loss, zero = (SoftmaxRetrieval(mix=mix, hard=3, logq=True, smoothing=s) for s in (None, LabelSmoothing()))
+    for a, b in zip(*(loss_and_gradients(task, *example(), None, weights) for task in (plain_loss, zero)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_little_smoothing_is_nearly_the_plain_loss():
+    plain_loss, little = (SoftmaxRetrieval(hard=3, smoothing=s) for s in (None, LabelSmoothing(1e-5, 1e-5, 1e-5)))
+    for a, b in zip(*(loss_and_gradients(task, *example()) for task in (plain_loss, little)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_weights_multiply_the_loss_of_their_row():
+    queries, pool, known = example(2)
+    task = SoftmaxRetrieval(mix=None)
+    first, second, both = (float(task(queries, pool, known, SEED, None, tf.constant(w))) for w in ([1.0, 0.0], [0.0, 1.0], [3.0, 0.5]))
+    assert first + second == pytest.approx(float(task(queries, pool, known, SEED)), rel=1e-5)
+    assert both == pytest.approx(3 * first + 0.5 * second, rel=1e-5)
+
+
+@pytest.mark.parametrize("mix", [None, (0.4, 0.6)])
+@pytest.mark.parametrize("logq", [False, True])
+def test_a_teacher_that_thinks_the_same_changes_nothing(mix, logq):
+    queries, pool, known = example()
+    same = tf.matmul(queries[:, 0], pool.embeddings, transpose_b=True)
+    task = SoftmaxRetrieval(mix=mix, hard=3, logq=logq, smoothing=LabelSmoothing(bootstrap=0.4))
+    own, taught, other = (loss_and_gradients(task, queries, pool, known, t) for t in (None, same, same[:, ::-1]))
+    for a, b in zip(own, taught, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert own[0] != pytest.approx(other[0], rel=1e-3)
+
+
+def test_smoothing_gives_masked_candidates_nothing():
+    """Neither probability nor gradient: the loss is that of the pool without them."""
+    queries, pool, _ = example(2, 3)
+    hidden = pool._replace(rows=tf.constant([1, 2, 3, 0, 4]))
+    known, seen = tf.constant([[1, 3], [2, 3]]), [0, 1, 4]
+    task = SoftmaxRetrieval(mix=None, smoothing=ALL_PARTS)
+    loss, by_query, by_item = loss_and_gradients(task, queries, hidden, known)
+    expected = loss_and_gradients(task, queries, Candidates(*(tf.gather(t, seen) for t in hidden)), known)
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    np.testing.assert_allclose(by_query, expected[1], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(by_item[seen], expected[2], rtol=1e-5, atol=1e-7)
+    assert not by_item[[2, 3]].any()
+
+
+@pytest.mark.parametrize("smoothing", [None, ALL_PARTS])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("rows", [[1, 1, 1, 0], [1, 2, 0, 0], [1, 2, 3, 4]])
+def test_finite_under_every_mask(dtype, rows, smoothing):
+    rng = np.random.default_rng(3)
+    queries, items, teacher = (tf.constant(rng.normal(size=s) * 30, dtype) for s in ((2, 1, DIM), (4, DIM), (2, 4)))
+    pool, weights = Candidates(items, tf.constant(rows), tf.constant([0.5, -9.0, 0.0, 2.0])), tf.constant([0.0, 10.0])
+    task = SoftmaxRetrieval(hard=2, logq=True, smoothing=smoothing)
+    found = loss_and_gradients(task, queries, pool, tf.constant(rows[:2])[:, None], teacher, weights)
+    assert all(np.isfinite(np.asarray(part, np.float32)).all() for part in found)
+
+
+@pytest.mark.parametrize("settings", [{"logq": True}, {"smoothing": LabelSmoothing(sampling=0.1)}])
+def test_unknown_sampling_probability_is_refused_where_it_is_read(settings):
+    queries, pool, known = example()
+    unknown = pool._replace(log_probability=None)
+    with pytest.raises(ConfigError, match=r"`log_probability`.*needed for `(logq|sampling)`"):
+        SoftmaxRetrieval(**settings)(queries, unknown, known, SEED)
+    without = SoftmaxRetrieval(smoothing=LabelSmoothing(uniform=0.1))
+    assert float(without(queries, unknown, known, SEED)) == float(without(queries, pool, known, SEED))
 
 
 def test_several_heads_are_refused():

@@ -29,6 +29,7 @@ def multi_grained(
     smoothing: LabelSmoothing | None = None,
     log_probability: tf.Tensor | None = None,
     teacher_scores: tf.Tensor | None = None,
+    unclicked_negatives: bool = False,
 ) -> tf.Tensor:
     """L = L_retrieval + lambda L_ranking, of `retrieval_loss` and `ranking_loss`; `confidence` is that of both.
 
@@ -38,7 +39,7 @@ def multi_grained(
         ranking_weight: lambda.
         form, margin, ranking_temperature: of `ranking_loss`; the other arguments are of `retrieval_loss`.
     """
-    smooth = smoothing, log_probability, teacher_scores
+    smooth = smoothing, log_probability, teacher_scores, unclicked_negatives
     retrieval = retrieval_loss(
         shown_scores, stages, negative_scores, negative_mask, temperature, weights, row_reduction, confidence, *smooth
     )
@@ -57,6 +58,7 @@ def retrieval_loss(
     smoothing: LabelSmoothing | None = None,
     log_probability: tf.Tensor | None = None,
     teacher_scores: tf.Tensor | None = None,
+    unclicked_negatives: bool = False,
 ) -> tf.Tensor:
     """L = mean over rows of  sum_p w_p -log( exp(s_p / tau) / (exp(s_p / tau) + sum_n exp(s_n / tau)) ),  p clicked, carted or ordered.
 
@@ -77,6 +79,7 @@ def retrieval_loss(
         smoothing: of the target distributions, each over one positive and the negatives.
         log_probability: float [shown + candidates] or [batch, shown + candidates], for `smoothing`.
         teacher_scores: float [batch, shown + candidates], for `smoothing`.
+        unclicked_negatives: the row's unclicked items are in the denominators after all, as negatives like the others.
 
     Returns:
         A scalar, float32 at least; rows without positives or without negatives count as 0. Finite for every mask, in value and gradient.
@@ -87,7 +90,9 @@ def retrieval_loss(
     if len(weights) != 3:
         raise ConfigError(f"`weights` must hold three numbers, of CLICKED, CARTED and ORDERED. Received: {list(weights)}.")
     scores = tf.concat([shown_scores, negative_scores], axis=1)
-    levels = tf.concat([tf.where(stages >= int(Stage.CLICKED), 1, -1), tf.where(negative_mask, 0, -1)], axis=1)
+    below = stages >= int(Stage.UNCLICKED) if unclicked_negatives else tf.zeros_like(stages, tf.bool)
+    of_shown = tf.where(stages >= int(Stage.CLICKED), 1, tf.where(below, 0, -1))
+    levels = tf.concat([of_shown, tf.where(negative_mask, 0, -1)], axis=1)
     by_stage = tf.gather(tf.constant([0.0, *weights]), tf.maximum(stages, 0))
     factors = by_stage if confidence is None else by_stage * tf.cast(confidence, by_stage.dtype)
     # Negatives' terms do not exist, whatever their factor.

@@ -146,12 +146,12 @@ class DPSR(RetrievalModel):
         size = tf.shape(pool)[0]
         explicit_candidates = explicit_mask = None
         if config.explicit_negatives:
-            explicit_candidates = Candidates(embeddings[size:], everything[size:], tf.zeros_like(everything[size:], tf.float32))
+            explicit_candidates = Candidates(embeddings[size:], everything[size:])
             rows = tf.shape(explicit)[0]
             explicit_mask = tf.repeat(tf.eye(rows, dtype=tf.bool), tf.shape(explicit)[1], axis=1)
         return self.task(
             self.embed_queries(batch, training),
-            Candidates(embeddings[:size], pool, tf.zeros_like(pool, tf.float32)),
+            Candidates(embeddings[:size], pool),
             batch["known_positives"],
             explicit_candidates,
             explicit_mask,

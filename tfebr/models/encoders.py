@@ -19,7 +19,8 @@ class RawQueryEncoder(tf.Module):
         input_signature: `query` [batch], `user_COLUMN` [batch] for each profile column, `history_items` [batch, n] item ids and
             `history_queries` [batch, n] texts, both newest first and padded with "". Models that read no history take none. Models that
             tell events apart also take `history_stages` int32 [batch, n] (`Stage`: 1 clicked, 2 carted, 3 ordered; 0 counts as clicked)
-            and `history_ages` int32 [batch, n], seconds from the event to the request; both stand beside `history_items`.
+            and `history_ages` int32 [batch, n], seconds from the event to the request; both stand beside `history_items`. A history that
+            begins with one "", as TensorFlow Serving's batching wants it, is the same as without.
     """
 
     def __init__(self, model: RetrievalModel, featurizer: Featurizer, item_ids: ItemIds):
@@ -43,12 +44,15 @@ class RawQueryEncoder(tf.Module):
 
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         spec, count = self._spec, tf.shape(inputs["query"])[0]
-        past = _fixed(inputs["history_queries"], spec.history_queries) if spec.history_queries else tf.zeros([count, 0], tf.string)
+        past = tf.zeros([count, 0], tf.string)
+        if spec.history_queries:
+            past = _fixed(inputs["history_queries"], spec.history_queries, _begins_with_padding(inputs["history_queries"]))
         features = query_features(self.featurizer, inputs["query"], past)
         features |= {f"user_{c}": v(inputs[f"user_{c}"]) for c, v in self.featurizer.user_columns.items()}
         if spec.history_items:
-            features["history_items"] = self.item_ids.lookup(_fixed(inputs["history_items"], spec.history_items))
-            features |= {name: _fixed(inputs[name], spec.history_items) for name in _EVENTS if name in inputs}
+            late = _begins_with_padding(inputs["history_items"])
+            features["history_items"] = self.item_ids.lookup(_fixed(inputs["history_items"], spec.history_items, late))
+            features |= {name: _fixed(inputs[name], spec.history_items, late) for name in _EVENTS if name in inputs}
             features = join_history(features, self.history_columns)
         return self.tower(features)
 
@@ -90,8 +94,14 @@ class _Function(tf.Module):
         return self._call(features)
 
 
-def _fixed(values: tf.Tensor, length: int) -> tf.Tensor:
-    """[batch, n] -> [batch, length]: the newest entries, padded with "" or 0."""
-    kept = values[:, :length]
-    padded = tf.pad(kept, [[0, 0], [0, length - tf.shape(kept)[1]]], constant_values="" if values.dtype == tf.string else 0)
-    return tf.ensure_shape(padded, [None, length])
+def _begins_with_padding(values: tf.Tensor) -> tf.Tensor:
+    """[batch] which rows of [batch, n] strings have "" in the first place."""
+    return tf.reduce_all(values[:, :1] == "", axis=1)
+
+
+def _fixed(values: tf.Tensor, length: int, late: tf.Tensor) -> tf.Tensor:
+    """[batch, n] -> [batch, length]: the newest entries, padded with "" or 0; rows that are `late` begin in their second place."""
+    kept = values[:, : length + 1]
+    padding = "" if values.dtype == tf.string else 0
+    padded = tf.pad(kept, [[0, 0], [0, length + 1 - tf.shape(kept)[1]]], constant_values=padding)
+    return tf.ensure_shape(tf.where(late[:, None], padded[:, 1:], padded[:, :-1]), [None, length])

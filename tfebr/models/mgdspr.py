@@ -13,10 +13,11 @@ from tfebr.layers.embedding_bag import EmbeddingBag
 from tfebr.layers.fusion import ClsFusion
 from tfebr.layers.query_unit import QueryUnit
 from tfebr.layers.windows import cut_windows, places_of
+from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.models.config import require
-from tfebr.models.retrieval_model import RetrievalModel, TrainingConfig
+from tfebr.models.retrieval_model import TrainingConfig
+from tfebr.models.running_average import SmoothedModel, check_smoothing
 from tfebr.tasks.candidates import Candidates, uniform_rows
-from tfebr.tasks.frequency import StreamingFrequency, pool_log_probability
 from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval
 
 _DAY = 86_400
@@ -51,6 +52,10 @@ class MGDSPRConfig:
             the paper; see `MultiHeadEncoder`).
         normalize: query and item vectors have length 1 and scores are cosines, for which `temperature` should be near 0.05; beside gated
             text the rest starts at a tenth of its weight (not in the paper).
+        smoothing: shares of a positive's probability that go elsewhere, against noisy clicks; see `LabelSmoothing` (not in the paper).
+        teacher_decay: bootstrapped smoothing takes the scores of a running average of the model, with this decay a step, in place of the
+            model's own; see `RunningAverage` (not in the paper).
+        debias: a click counts by the inverse propensity of its position, learned from the log (not in the paper).
         features: what is read. The grains are those of the rows q_1gram, q_2gram and q_seg; titles are read by words, profiles not at all.
         training: how it is trained (AdaGrad 0.1, batch 256, clipped at a global norm of 3; the paper's steps come to about two epochs).
     """
@@ -76,6 +81,9 @@ class MGDSPRConfig:
     item_columns: bool = True
     gated: bool = True
     normalize: bool = False
+    smoothing: LabelSmoothing = dataclasses.field(default_factory=LabelSmoothing)
+    teacher_decay: float | None = None
+    debias: bool = False
     features: FeatureSpec = dataclasses.field(
         default_factory=lambda: FeatureSpec(
             grains=("trigrams", "bigrams", "words"),
@@ -102,6 +110,7 @@ class MGDSPRConfig:
             fits = len(self.mix) == 2 and 0 <= self.mix[0] < self.mix[1] <= 1
             require(fits, "mix", "two numbers a, b with 0 <= a < b <= 1, or null", self.mix)
         require(self.random_negatives >= 0, "random_negatives", "at least 0", self.random_negatives)
+        check_smoothing(self.smoothing, self.teacher_decay)
         require(len(self.features.grains) == 3, "features.grains", "three grains: of q_1gram, q_2gram and q_seg", self.features.grains)
 
 
@@ -226,7 +235,7 @@ class ItemTower(tf.keras.Model):
         return self.sum(tf.add_n(parts), title)
 
 
-class MGDSPR(RetrievalModel):
+class MGDSPR(SmoothedModel):
     """The whole model: towers, the pool of negatives, and the tempered softmax with mixed hard negatives."""
 
     Config = MGDSPRConfig
@@ -236,23 +245,31 @@ class MGDSPR(RetrievalModel):
         super().__init__(featurizer, table)
         self.config = config
         self.reads_item_ids = config.item_ids
-        tables = Tables(config, featurizer, self.items)
-        self.query_tower, self.item_tower = QueryTower(config, tables), ItemTower(config, tables)
+        self.query_tower, self.item_tower = self._new_towers(featurizer)
         mix = None if config.mix is None else (config.mix[0], config.mix[1])
-        self.task = SoftmaxRetrieval(config.temperature, mix, config.hard, config.stop_gradient, config.logq)
-        if config.logq:
-            self.frequency = StreamingFrequency(self.items)
+        self.task = SoftmaxRetrieval(config.temperature, mix, config.hard, config.stop_gradient, config.logq, smoothing=config.smoothing)
+        if config.logq or config.smoothing.sampling:
+            self.keep_draws()
         self.build_towers()
+        if config.teacher_decay is not None:
+            self.keep_teacher(featurizer, table, *self._new_towers(featurizer))
+
+    def _new_towers(self, featurizer: Featurizer) -> tuple[QueryTower, ItemTower]:
+        tables = Tables(self.config, featurizer, self.items)
+        return QueryTower(self.config, tables), ItemTower(self.config, tables)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         config, step = self.config, tf.cast(self.optimizer.iterations, tf.int64)
         seed = tf.stack([tf.cast(config.training.seed, tf.int64), step])
         pool = tf.concat([batch["positive"], uniform_rows(config.random_negatives, self.items, seed)], axis=0)
-        log_probability = tf.zeros_like(pool, tf.float32)
-        if config.logq:
-            self.frequency.update(batch["positive"], step)
-            log_probability = pool_log_probability(self.frequency.expected_draws(pool), config.random_negatives, self.items)
+        self.count_draws(batch["positive"])
         distinct, position = tf.unique(pool)
         embeddings = tf.gather(self.embed_items(distinct, training), position)
-        candidates = Candidates(embeddings, pool, log_probability)
-        return self.task(self.embed_queries(batch, training), candidates, batch["known_positives"], seed + 1)
+        candidates = Candidates(embeddings, pool, self.log_draws(pool, config.random_negatives))
+        teacher_scores = None
+        if self.teacher is not None:
+            taught = tf.gather(self.teacher.embed_items(distinct), position)
+            teacher_scores = tf.matmul(self.teacher.embed_queries(batch)[:, 0], taught, transpose_b=True)
+        weights = batch["positive_confidence"] if config.debias else None
+        queries = self.embed_queries(batch, training)
+        return self.task(queries, candidates, batch["known_positives"], seed + 1, teacher_scores, weights)

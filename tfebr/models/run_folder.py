@@ -3,20 +3,26 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tfebr.data.batches import SHOWN_ITEMS
 from tfebr.data.dataset import DataFolder
 from tfebr.data.examples import Shards, write_examples
 from tfebr.data.features import Featurizer, write_vocabularies
 from tfebr.data.intent_learning import learn_intent
 from tfebr.data.item_table import ItemTable, write_item_table
 from tfebr.data.judged_requests import requests_of
+from tfebr.data.log import shown_items
+from tfebr.data.propensity import inverse_propensity, position_propensities
 from tfebr.data.query_intent import QueryIntent
-from tfebr.errors import ArtifactError, ConfigError
+from tfebr.data.stage import Stage
+from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.files import read_json, write_json
 from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
@@ -26,8 +32,9 @@ from tfebr.models.zoo import model_class
 class RunFolder:
     """All that is needed to go on with a model.
 
-    Layout: `config.json`, `vocabulary/`, `item_table/`, `examples/train`, `examples/test`, `supervision/`, `intent/`, `checkpoints/`,
-    `metrics.json`, `runs/`, `servable/NAME/VERSION/`.
+    Layout: `config.json`, `vocabulary/`, `item_table/`, `examples/train`, `examples/test`, `supervision/`, `intent/`, `propensities.json`,
+    `checkpoints/`, `metrics.json`, `runs/`, `servable/NAME/VERSION/` and, from the first export on, `catalogue/` (that of training) and
+    `embeddings/`.
 
     Args:
         path: the run folder.
@@ -64,6 +71,17 @@ class RunFolder:
         """What a query says of brand and category, learned from the training part of the log; None where there was no log."""
         folder = self.path / "intent"
         return QueryIntent(folder) if folder.exists() else None
+
+    def propensities(self) -> np.ndarray | None:
+        """How likely each position is examined, float [positions], in a unit in which the training clicks' mean weight is 1.
+
+        The weight is that of `inverse_propensity`. None where the config has no `debias`.
+        """
+        if not getattr(self.config, "debias", False):
+            return None
+        found = read_json(self.path / "propensities.json")
+        propensities, clicks = np.array(found["propensities"]), np.array(found["clicks"])
+        return propensities * np.average(inverse_propensity(propensities, np.arange(len(clicks))), weights=clicks)
 
     def new_model(self) -> RetrievalModel:
         """The model with fresh weights, drawn from the config's seed, and its optimizer."""
@@ -116,14 +134,23 @@ def prepare_run(
         supervision: a data folder over the same catalogue whose "train" judgments are mixed in as labelled pairs.
 
     Raises:
-        ConfigError: the folder belongs to another model, config or data.
+        ConfigError: the folder belongs to another model, config or data, or the config has `debias` and there is no log.
+        DataError: the config has `debias`, and the log's positions tell nothing.
     """
+    debias = getattr(config, "debias", False)
+    if debias and not data.has_log:
+        raise ConfigError(f"`debias` needs a search log with positions, and {data.path} has none. Set `debias` to false.")
     path, catalogue, users = Path(path), data.catalogue(), data.users()
+    propensities = path / "propensities.json"
+    # Before the folder is made: it would belong to a config that its log does not allow.
+    learned = _learn_propensities(data, split_time) if debias and not propensities.exists() else None
     features = config.features.resolved(catalogue, users, data.has_log)
     config = dataclasses.replace(config, features=features)
     about = {"model": model_name, "config": dataclasses.asdict(config), "data": str(data.path.resolve()), "split_time": split_time}
     about["supervision"] = str(supervision.path.resolve()) if supervision else None
     _claim(path, about)
+    if learned is not None:
+        write_json(propensities, learned)
     training = data.judgments().split("train") if not data.has_log else None
     if not (path / "examples").exists():
         if training is None:
@@ -136,15 +163,43 @@ def prepare_run(
         labels = requests_of(supervision.judgments().split("train"))
         write_examples(labels, catalogue, users, path / "supervision", {"train": (None, None)}, labelled=True, quiet=quiet)
     if not (path / "item_table").exists():
-        if training is None:
-            queries = (b["query"].filter(pa.array(b["time"].to_numpy() < (split_time or 2**62))) for b in data.log().batches())
-        else:
-            queries = iter(training.queries["query"].chunks)
+        queries = (b["query"] for b in _before(data, split_time)) if training is None else iter(training.queries["query"].chunks)
         write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
         write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
     if training is None and not (path / "intent").exists():
         learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, quiet=quiet)
     return RunFolder(path)
+
+
+def _before(data: DataFolder, split_time: int | None) -> Iterator[pa.RecordBatch]:
+    """The training part of the log."""
+    for batch in data.log().batches():
+        yield batch if split_time is None else batch.filter(pa.array(batch["time"].to_numpy() < split_time))
+
+
+def _learn_propensities(data: DataFolder, split_time: int | None) -> dict[str, list]:
+    """Of each position in the training part of the log: `propensities`, the first is 1, and `clicks`."""
+    clicks = np.zeros(SHOWN_ITEMS, np.int64)
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        for batch in _before(data, split_time):
+            _, _, stages, positions = shown_items(batch)
+            known = positions[(stages >= Stage.CLICKED) & (positions >= 0)]
+            clicks[:] += np.bincount(np.minimum(known, SHOWN_ITEMS - 1), minlength=SHOWN_ITEMS)
+            yield batch
+
+    problem = None
+    try:
+        propensities = position_propensities(counted(), SHOWN_ITEMS)
+    except DataError as error:
+        problem = error
+    if problem or np.count_nonzero(clicks) < 2:
+        raise DataError(
+            f"{data.path / 'log'}: its positions tell nothing of how likely each is examined, which `debias` needs to know: it compares "
+            f"clicks on one item at several positions for one query, position 0 among them. Clicks by position: {clicks[:20].tolist()}. "
+            "Set `debias` to false, or give a longer log."
+        ) from problem
+    return {"propensities": propensities.tolist(), "clicks": clicks.tolist()}
 
 
 def _claim(path: Path, about: dict[str, Any]) -> None:
@@ -162,7 +217,10 @@ def _claim(path: Path, about: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{path}: belongs to another run: its `{key}` is {found.get(key)!r}, not {plain[key]!r}. Choose a new folder."
             )
+    # Fields that came after the folder was written had their default.
+    kind = model_class(about["model"]).Config
+    before = json.loads(json.dumps(dataclasses.asdict(from_dict(kind, found["config"], str(file)))))
     for field, value in plain["config"].items():
-        if found["config"].get(field) != value:
-            was = found["config"].get(field)
+        was = before[field]
+        if was != value:
             raise ConfigError(f"{path}: was trained with `{field}` = {was!r}, now {value!r}. Choose a new folder or give the same config.")

@@ -34,8 +34,9 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
     steps = steps_of(shards, settings.batch_size)
     done, total = int(model.optimizer.iterations), steps * settings.epochs
     last_saved = time.monotonic()
+    share, propensities = settings.supervision_share, run.propensities()
     batches = training_batches(
-        shards, run.featurizer, settings.batch_size, settings.seed, settings.epochs, done, supervision, settings.supervision_share
+        shards, run.featurizer, settings.batch_size, settings.seed, settings.epochs, done, supervision, share, propensities
     )
     with progress(f"training {run.model_name}", total * settings.batch_size, "examples", quiet) as advance:
         advance(done * settings.batch_size)

@@ -13,12 +13,12 @@ class Candidates(NamedTuple):
     Attributes:
         embeddings: float [candidates, dim].
         rows: int32 [candidates], item rows (0 is "no item").
-        log_probability: float [candidates], the log of the expected number of draws of the item into this pool; 0 when unknown.
+        log_probability: float [candidates], the log of the expected number of draws of the item into this pool; None when not known.
     """
 
     embeddings: tf.Tensor
     rows: tf.Tensor
-    log_probability: tf.Tensor
+    log_probability: tf.Tensor | None = None
 
 
 def random_negatives_for(alpha: float, batch_size: int) -> int:

@@ -1,0 +1,45 @@
+"""A user to one vector: the profile, and what the query finds in the history."""
+
+import tensorflow as tf
+
+from tfebr.data.stage import Stage
+from tfebr.layers.attention import attend
+from tfebr.layers.embedding_bag import EmbeddingBag
+
+
+class UserEncoder(tf.keras.layers.Layer):
+    """h = W [profile; softmax(t E^T) E] with events e_i = W_e [categories of item i] + stage(i), one of them zero: -> [batch, dim].
+
+    Source: MMSE (reconstructed); the query's attention with a zero event is MGDSPR's, see `attend`.
+
+    Call: a dict of `query` float [batch, dim]; `user_COLUMN` int32 [batch]; `history_COLUMN` and `history_stages` int32 [batch, events],
+    0 where there is no event. An event whose stage is not known is a click.
+
+    Args:
+        events: the tables of an event's columns, the first of which tells whether there is an event; none, and no history is read.
+        profile: the tables of the profile's columns.
+        dim: d.
+    """
+
+    def __init__(self, events: dict[str, EmbeddingBag], profile: dict[str, EmbeddingBag], dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.events, self.profile = events, profile
+        self.join = tf.keras.layers.Dense(dim, name="join")
+        if events:
+            self.event = tf.keras.layers.Dense(dim, name="event")
+            self.stage = EmbeddingBag(len(Stage), dim, name="stage")
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        parts = [bag(inputs[f"user_{column}"][:, None]) for column, bag in self.profile.items()]
+        if self.events:
+            parts.append(self._read(inputs))
+        return self.join(tf.concat(parts, axis=-1))
+
+    def _read(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        there = inputs[f"history_{next(iter(self.events))}"] > 0
+        # Most users have done far less than what a history may hold.
+        longest = tf.reduce_max(tf.where(there, tf.range(1, tf.shape(there)[1] + 1), 0))
+        read = {name: inputs[f"history_{name}"][:, :longest] for name in (*self.events, "stages")}
+        events = self.event(tf.concat([bag.sequence(read[column]) for column, bag in self.events.items()], axis=-1))
+        events += self.stage.sequence(tf.maximum(read["stages"], int(Stage.CLICKED)))
+        return attend(inputs["query"][:, None], events, there[:, :longest])[:, 0]

@@ -1,0 +1,170 @@
+"""MMSE's objective as a TFRS task: every stage of a request in a retrieval loss and a ranking loss, or in one graded loss."""
+
+import functools
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from tfebr.data.stage import Stage
+from tfebr.errors import ConfigError
+from tfebr.losses.adaptive import adaptive_margin, adaptive_softmax, adaptive_temperature, item_anchored
+from tfebr.losses.graded_infonce import ROW_REDUCTIONS, graded_infonce
+from tfebr.losses.label_smoothing import LabelSmoothing
+from tfebr.losses.multi_grained import FORMS, multi_grained, ranking_loss
+from tfebr.losses.sampled_softmax import sampled_softmax
+from tfebr.tasks.candidates import Candidates, negative_mask
+
+OBJECTIVES = ("multi_grained", "graded")
+UNCLICKED = ("left_out", "negatives")
+# Random candidates have a level too, below that of unclicked items.
+_LEVELS = len(Stage) + 1
+
+
+class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
+    """Compares a request's shown items with a pool (global) and with each other (local). For towers with one query vector.
+
+    "multi_grained": L_retrieval + lambda L_ranking, see `tfebr.losses.multi_grained`. "graded": one `graded_infonce` over random (0),
+    unclicked (1), clicked (2), carted (3) and ordered (4) items.
+
+    Source: MMSE, of which the abstract alone is known: both losses are reconstructed. Graded: CroPS, H-InfoNCE. Adaptive: JD, EMNLP 2023.
+
+    Args:
+        objective: "multi_grained" or "graded".
+        temperature: tau of the retrieval loss or of the graded loss, in units of the score.
+        weights: of the terms of CLICKED, CARTED and ORDERED.
+        row_reduction: "sum" or "mean" over a row's positives.
+        ranking_weight: lambda; 0 leaves the ranking loss out.
+        form, margin, ranking_temperature: of `ranking_loss`.
+        unclicked_as: what unclicked items are in the retrieval loss: "left_out", or "negatives" beside the pool.
+        lowest_positive: of the graded loss, the first level that has a term: 2 for clicked items, 1 for unclicked ones too.
+        adaptive: None, or alpha > 0: every negative has a temperature, and every pair a margin, by how near its items are; `margin` is
+            delta_0 then. Needs "multi_grained", a hinge, and unclicked items left out.
+        anchor_weight: of the loss with the item as the anchor, where `adaptive` is set.
+        smoothing: of the targets of both softmax losses.
+
+    Raises:
+        ConfigError: an argument is out of its range, or two do not go together.
+    """
+
+    def __init__(
+        self,
+        objective: str = "multi_grained",
+        temperature: float = 1 / 30,
+        weights: Sequence[float] = (1.0, 1.0, 1.0),
+        row_reduction: str = "mean",
+        ranking_weight: float = 0.1,
+        form: str = "hinge",
+        margin: float | Sequence[float] = 0.1,
+        ranking_temperature: float = 1 / 30,
+        unclicked_as: str = "left_out",
+        lowest_positive: int = 2,
+        adaptive: float | None = None,
+        anchor_weight: float = 0.05,
+        smoothing: LabelSmoothing | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        choices = {"objective": (objective, OBJECTIVES), "row_reduction": (row_reduction, ROW_REDUCTIONS), "form": (form, FORMS)}
+        for name, (given, known) in (choices | {"unclicked_as": (unclicked_as, UNCLICKED)}).items():
+            if given not in known:
+                raise ConfigError(f"`{name}` must be one of {', '.join(known)}. Received: {given!r}.")
+        if len(weights) != 3:
+            raise ConfigError(f"`weights` must hold three numbers, of CLICKED, CARTED and ORDERED. Received: {list(weights)}.")
+        if adaptive is not None and not adaptive > 0:
+            raise ConfigError(f"`adaptive` must be above 0, or None. Received: {adaptive}.")
+        plain = objective == "multi_grained" and form == "hinge" and not isinstance(margin, Sequence) and unclicked_as == "left_out"
+        if adaptive is not None and not plain:
+            raise ConfigError("`adaptive` needs `objective` = multi_grained, `form` = hinge, one `margin` and `unclicked_as` = left_out.")
+        if adaptive is not None and smoothing is not None and smoothing.total:
+            raise ConfigError("`adaptive` and `smoothing` do not go together. Leave one of them out.")
+        self.objective, self.temperature, self.stage_weights, self.row_reduction = objective, temperature, tuple(weights), row_reduction
+        self.ranking_weight, self.form, self.margin, self.ranking_temperature = ranking_weight, form, margin, ranking_temperature
+        self.unclicked_as, self.lowest_positive = unclicked_as, lowest_positive
+        self.adaptive, self.anchor_weight = adaptive, anchor_weight
+        # Targets without a share for anything else are the plain loss, which needs less memory.
+        self.smoothing = smoothing if smoothing is not None and smoothing.total else None
+
+    def call(
+        self,
+        query_embeddings: tf.Tensor,
+        shown: Candidates,
+        stages: tf.Tensor,
+        pool: Candidates,
+        known_items: tf.Tensor,
+        confidence: tf.Tensor | None = None,
+        teacher_scores: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The loss, a scalar.
+
+        Args:
+            query_embeddings: float [batch, 1, dim].
+            shown: each request's own items: embeddings [batch, n, dim], rows and, for sampling's smoothing, log_probability [batch, n].
+            stages: int32 [batch, n], -1 where there is no item.
+            pool: candidates of all requests; candidate i < batch is a positive of row i.
+            known_items: int32 [batch, m], rows that are no random negatives of the request, padded with 0: all that it was shown.
+            confidence: float [batch, n], multiplies the terms of each shown item.
+            teacher_scores: float [batch, n + candidates], of shown items and the pool, for bootstrapped smoothing.
+
+        Raises:
+            ConfigError: the query tower has several heads.
+        """
+        if query_embeddings.shape[1] != 1:
+            raise ConfigError(
+                f"`query_embeddings` must be [batch, 1, dim]: this task is for towers with one head. Received: {query_embeddings.shape}."
+            )
+        shown_scores, scores = shown_and_pool_scores(query_embeddings[:, 0], shown.embeddings, pool.embeddings)
+        mask = negative_mask(pool.rows, known_items)
+        if self.adaptive is not None:
+            return self._adaptive(shown, stages, shown_scores, pool, scores, mask, confidence)
+        log_probability = None
+        if shown.log_probability is not None and pool.log_probability is not None:
+            pooled = tf.tile(pool.log_probability[None], [tf.shape(scores)[0], 1])
+            log_probability = tf.concat([shown.log_probability, pooled], axis=1)
+        smooth = self.smoothing, log_probability, teacher_scores
+        if self.objective == "multi_grained":
+            ranking = self.ranking_weight, self.temperature, self.stage_weights, self.form, self.margin, self.ranking_temperature
+            unclicked = self.unclicked_as == "negatives"
+            return multi_grained(shown_scores, stages, scores, mask, *ranking, self.row_reduction, confidence, *smooth, unclicked)
+        levels = tf.concat([tf.where(stages >= 0, stages + 1, -1), tf.where(mask, 0, -1)], axis=1)
+        believed = None if confidence is None else tf.pad(confidence, [[0, 0], [0, tf.shape(scores)[1]]])
+        graded = _LEVELS, self.temperature, self.lowest_positive, (1.0, 1.0, *self.stage_weights), self.row_reduction, believed
+        return graded_infonce(tf.concat([shown_scores, scores], axis=1), levels, *graded, *smooth)
+
+    def _adaptive(
+        self,
+        shown: Candidates,
+        stages: tf.Tensor,
+        shown_scores: tf.Tensor,
+        pool: Candidates,
+        scores: tf.Tensor,
+        mask: tf.Tensor,
+        confidence: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """Both losses with temperatures and margins of their own for each negative, and the loss with the items as anchors."""
+        assert self.adaptive is not None
+        assert isinstance(self.margin, float)
+        of_shown, of_pool = (tf.math.l2_normalize(tf.stop_gradient(c.embeddings), axis=-1) for c in (shown, pool))
+        positives = tf.where(stages >= int(Stage.CLICKED))
+        rows = positives[:, 0]
+        factors = tf.gather(tf.constant([0.0, *self.stage_weights]), tf.gather_nd(stages, positives))
+        factors *= 1.0 if confidence is None else tf.gather_nd(confidence, positives)
+        batch = tf.shape(stages)[0]
+        if self.row_reduction == "mean":
+            factors = tf.math.divide_no_nan(factors, tf.gather(tf.math.unsorted_segment_sum(factors, rows, batch), rows))
+        similarity = tf.matmul(tf.gather_nd(of_shown, positives), of_pool, transpose_b=True)
+        temperatures = adaptive_temperature(similarity, self.temperature, self.adaptive)
+        # The mean over positives as the sum over them, a batch's mean at last; it has a value where there are none.
+        factors *= tf.cast(tf.size(rows), tf.float32) / tf.cast(tf.maximum(batch, 1), tf.float32)
+        given = tf.gather(scores, rows), tf.gather_nd(shown_scores, positives), tf.gather(mask, rows), temperatures, factors
+        loss = tf.cond(tf.size(rows) > 0, lambda: adaptive_softmax(*given), lambda: 0.0)
+        if self.ranking_weight:
+            margins = adaptive_margin(tf.matmul(of_shown, of_shown, transpose_b=True), self.margin, self.adaptive)
+            loss += self.ranking_weight * ranking_loss(shown_scores, stages, "hinge", margins, confidence=confidence)
+        plain = functools.partial(sampled_softmax, temperature=self.temperature)
+        return loss + item_anchored(plain, scores, mask, self.anchor_weight)
+
+
+def shown_and_pool_scores(queries: tf.Tensor, shown: tf.Tensor, pool: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Inner products of [batch, dim] with each row's own items [batch, n, dim], and with a pool [candidates, dim] that all rows share."""
+    return tf.linalg.matvec(shown, queries), tf.matmul(queries, pool, transpose_b=True)
