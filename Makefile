@@ -11,7 +11,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
 
-bench: .venv/ready-bench
+bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
 lint: .venv/ready
@@ -24,10 +24,6 @@ lint: .venv/ready
 	@echo "setting up .venv (the first time only; TensorFlow is a large download)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
-	@touch $@
-
-.venv/ready-bench: .venv/ready
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 clean:

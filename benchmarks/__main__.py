@@ -20,12 +20,18 @@ NAMES = (
     "step_time",
     "serving_latency",
     "filtered_search",
+    "serving_load",
+    "refresh",
     "quality",
     "ablation",
+    "stages",
+    "noise",
     "relevance_control",
     "history_limit",
     "homedepot",
     "bestbuy",
+    "behaviour",
+    "trivago",
 )
 
 
@@ -40,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; results are not comparable")
     parser.add_argument("--out", type=Path, help="folder for results; benchmarks/results by default, and with --quick none")
     parser.add_argument("--data", type=Path, default=FOLDER.parents[1] / "shared" / "data", help="public data sets, a folder for each")
-    parser.add_argument("--resume", type=Path, help="folder of an ablation's finished trainings, to go on after a kill")
+    parser.add_argument("--resume", type=Path, help="folder of finished trainings (ablation, stages, noise), to go on after a kill")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name not in NAMES]
     if unknown:

@@ -1,23 +1,14 @@
 """MGDSPR's parts, alone and together, in three simulated shops beside its paper's ablation; sweeps of tau, (a, b) and N."""
 
 import dataclasses
-import itertools
-import json
-import os
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from benchmarks.measure import about_shop, shop, shop_config, spread
-from tfebr import pipeline
-from tfebr.data.dataset import DataFolder
-from tfebr.evaluation.requests import split_time
-from tfebr.evaluation.significance import paired_test
+from benchmarks.measure import about_shop, shop_config, spread
+from benchmarks.trainings import Journal, Training, train_all
 from tfebr.models.config import from_dict
 from tfebr.models.mgdspr import MGDSPRConfig
 
@@ -69,43 +60,6 @@ OURS = "#1b6ca8"
 AGREEMENT = {"same": ("same", "#2e7d32"), "opposite": ("opposite", "#b3261e"), "not significant": ("n. s.", "#777777")}
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """One model to train in one shop; the same key means the same shop and settings, whatever the name."""
-
-    seed: int
-    name: str
-    settings: dict[str, Any]
-    key: str
-
-
-class Journal:
-    """Figures of finished trainings as JSON lines, each on disk as soon as it is known, so that a killed run goes on from there."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.read_bytes() if path.exists() else b""
-        whole = written[: written.rfind(b"\n") + 1]
-        if whole != written:
-            # The run was killed while it wrote the last line.
-            os.truncate(path, len(whole))
-        self.found: dict[str, dict[str, Any]] = {line["key"]: line for line in map(json.loads, whole.splitlines())}
-
-    def add(self, training: Training, seconds: float, values: dict[str, np.ndarray]) -> None:
-        lists = {metric: [None if np.isnan(v) else round(float(v), 6) for v in array] for metric, array in values.items()}
-        line = {"key": training.key, "seed": training.seed, "name": training.name, "seconds": round(seconds, 1), "values": lists}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.found[training.key] = line
-
-    def values(self, trainings: Sequence[Training], metric: str) -> np.ndarray:
-        """float [requests], of all the trainings' shops one after the other; NaN where the metric is not defined."""
-        return np.array([value for t in trainings for value in self.found[t.key]["values"][metric]], np.float64)
-
-
 def run(quick: bool, resume: Path | None = None) -> dict[str, Any]:
     """Trains what the folder `resume` does not hold yet: every row in every shop, then the sweeps; then compares, paired by request."""
     seeds, sweep_seeds = ((0,), (0,)) if quick else (SEEDS, SWEEP_SEEDS)
@@ -114,15 +68,9 @@ def run(quick: bool, resume: Path | None = None) -> dict[str, Any]:
     published = {
         name: [_training(seed, f"{name}, as published", ROWS[name] | PUBLISHED, quick) for seed in sweep_seeds] for name in PUBLISHED_ROWS
     }
-    table = [found[at] for at in range(len(seeds)) for found in rows.values()]
-    around = (*sweeps.values(), published)
-    points = [found[at] for at in range(len(sweep_seeds)) for group in around for found in group.values()]
-    plan: dict[str, Training] = {}
-    for training in (*table, *points):
-        plan.setdefault(training.key, training)
-    folder = resume or Path(tempfile.mkdtemp(prefix="tfebr-ablation-"))
-    journal = Journal(folder / "ablation.jsonl")
-    _train_all(list(plan.values()), journal, quick)
+    plan = [training for group in (rows, *sweeps.values(), published) for found in group.values() for training in found]
+    journal = Journal.of("ablation", resume)
+    seconds = train_all(plan, journal, METRICS, (RECALL, GOOD))
     changes = _changes(quick)
     results = {
         "config": {
@@ -134,8 +82,8 @@ def run(quick: bool, resume: Path | None = None) -> dict[str, Any]:
             "rows": ROWS,
             "paper": {"metrics": ["Recall@1000", "P_good"], "percent": PAPER},
         },
-        "trainings": len(plan),
-        "training_seconds": spread([journal.found[key]["seconds"] for key in plan], 1),
+        "trainings": len(seconds),
+        "training_seconds": spread(seconds, 1),
         "rows": {name: _row(name, rows, journal) for name in rows},
         "rows_without_additions": {name: _row(name, published, journal) for name in published},
         "sweeps": {field: _points(sweep, rows["all"], journal) for field, sweep in sweeps.items()},
@@ -149,10 +97,7 @@ def _changes(quick: bool) -> dict[str, Any]:
 
 
 def _training(seed: int, name: str, settings: dict[str, Any], quick: bool) -> Training:
-    settings = _changes(quick) | settings
-    config = from_dict(MGDSPRConfig, settings, "mgdspr")
-    identity = [dataclasses.asdict(dataclasses.replace(shop_config(quick), seed=seed)), dataclasses.asdict(config)]
-    return Training(seed, name, settings, json.dumps(identity, sort_keys=True))
+    return Training(dataclasses.replace(shop_config(quick), seed=seed), name, "mgdspr", _changes(quick) | settings)
 
 
 def _sweep(field: str, seeds: Sequence[int], quick: bool) -> dict[Any, list[Training]]:
@@ -162,44 +107,16 @@ def _sweep(field: str, seeds: Sequence[int], quick: bool) -> dict[Any, list[Trai
     return {v: [_training(seed, f"all, {field} {v}", ROWS["all"] | {field: v}, quick) for seed in seeds] for v in values}
 
 
-def _train_all(plan: list[Training], journal: Journal, quick: bool) -> None:
-    left = [training for training in plan if training.key not in journal.found]
-    print(f"{len(plan)} trainings, {len(left)} to do. They are kept in {journal.path.parent}: after a kill, --resume {journal.path.parent}")
-    seconds = [journal.found[t.key]["seconds"] for t in plan if t.key in journal.found]
-    for seed, trainings in itertools.groupby(left, lambda training: training.seed):
-        with tempfile.TemporaryDirectory(prefix="tfebr-bench-") as scratch:
-            data = shop(Path(scratch, "shop"), seed, quick)
-            evaluation = pipeline.Evaluation.of(data, split_time(data.log(), pipeline.TEST_SHARE))
-            for training in trainings:
-                began = time.perf_counter()
-                values = _measured(training, data, evaluation)
-                seconds.append(time.perf_counter() - began)
-                journal.add(training, seconds[-1], values)
-                means = ", ".join(f"{metric} {np.nanmean(values[metric]):.4f}" for metric in (RECALL, GOOD))
-                minutes = float(np.median(seconds)) * (len(plan) - len(seconds)) / 60
-                done = f"[{len(seconds)}/{len(plan)}] shop {seed}, {training.name}: {means}"
-                print(f"{done}; {seconds[-1]:.0f} s, {minutes:.0f} min left", flush=True)
-
-
-def _measured(training: Training, data: DataFolder, evaluation: pipeline.Evaluation) -> dict[str, np.ndarray]:
-    with tempfile.TemporaryDirectory(prefix="tfebr-bench-") as scratch:
-        trained = pipeline.train(data.path, Path(scratch, "run"), "mgdspr", training.settings, quiet=True)
-        report = evaluation.report(pipeline.rank_model(trained, evaluation))
-    # Keras keeps every model's graph, which is a lot of memory after thirty models.
-    tf.keras.backend.clear_session()
-    return {metric: report.values(metric) for metric in METRICS}
-
-
 def _row(name: str, rows: dict[str, list[Training]], journal: Journal) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "means_by_seed": [{metric: _mean(journal.values([training], metric)) for metric in METRICS} for training in rows[name]],
-        "means": {metric: _mean(journal.values(rows[name], metric)) for metric in METRICS},
+        "means_by_seed": [{metric: journal.mean([training], metric) for metric in METRICS} for training in rows[name]],
+        "means": {metric: journal.mean(rows[name], metric) for metric in METRICS},
     }
     if name == "base":
         return found
     found["against_base"] = {}
     for metric in METRICS:
-        test = _compared(rows[name], rows["base"], metric, journal)
+        test = journal.compared(rows[name], rows["base"], metric)
         if metric in PAPER_COLUMN:
             column = PAPER_COLUMN[metric]
             paper = (PAPER[name][column] - PAPER["base"][column]) / 100
@@ -218,29 +135,13 @@ def direction(difference: float, p: float, paper: float) -> str:
 def _points(sweep: dict[Any, list[Training]], whole: list[Training], journal: Journal) -> list[dict[str, Any]]:
     points = []
     for value, trainings in sweep.items():
-        point: dict[str, Any] = {"value": value, "means": {metric: _mean(journal.values(trainings, metric)) for metric in METRICS}}
-        same = [next(found for found in whole if found.seed == training.seed) for training in trainings]
+        point: dict[str, Any] = {"value": value, "means": {metric: journal.mean(trainings, metric) for metric in METRICS}}
+        same = [next(found for found in whole if found.shop == training.shop) for training in trainings]
         point["is_all"] = trainings[0].key == same[0].key
         if not point["is_all"]:
-            point["against_all"] = {metric: _compared(trainings, same, metric, journal) for metric in (RECALL, GOOD)}
+            point["against_all"] = {metric: journal.compared(trainings, same, metric) for metric in (RECALL, GOOD)}
         points.append(point)
     return points
-
-
-def _compared(a: list[Training], b: list[Training], metric: str, journal: Journal) -> dict[str, Any]:
-    pair = paired_test(journal.values(a, metric), journal.values(b, metric))
-    by_seed = [np.nanmean(journal.values([x], metric) - journal.values([y], metric)) for x, y in zip(a, b, strict=True)]
-    return {
-        "difference": round(pair.difference, 5),
-        "interval_95": [round(pair.low, 5), round(pair.high, 5)],
-        "p": round(pair.p_value, 5),
-        "requests": pair.n,
-        "difference_by_seed": [round(float(difference), 4) for difference in by_seed],
-    }
-
-
-def _mean(values: np.ndarray) -> float:
-    return round(float(np.nanmean(values)), 4)
 
 
 def text_table(results: dict[str, Any]) -> str:

@@ -1,13 +1,21 @@
 """The demonstration from end to end, in the smallest shop."""
 
+import json
+
 from tfebr import demo
 
 
 def test_the_demonstration_ends_with_readable_results(tmp_path, capsys):
-    demo.run(tmp_path / "demo", "tiny")
+    out = tmp_path / "demo"
+    demo.run(out, "tiny")
     printed = capsys.readouterr().out
-    for system in ("mgdspr", "dpsr", "two_tower", "bm25"):
+    for system in ("dpsr", "mgdspr", "mmse", "bm25"):
         assert system in printed
-    assert (tmp_path / "demo" / "mgdspr" / "servable" / "mgdspr" / "1" / "saved_model.pb").is_file()
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert str(out / "comparison.png") in printed
+    means = {model: json.loads((out / model / "metrics.json").read_text())["test"][model]["means"] for model in ("dpsr", "mgdspr", "mmse")}
+    best = max(means, key=lambda model: means[model]["ordered_recall@100"])
+    assert [path.name for path in out.glob("*/servable/*")] == [best]
+    assert (out / best / "servable" / best / "1" / "saved_model.pb").is_file()
     assert "price=..50" in printed
-    assert f"next: tfebr serve {tmp_path / 'demo' / 'mgdspr'}" in "".join(printed.split("\n")).replace("  ", " ")
+    assert f"next: tfebr serve {out / best}" in "".join(printed.split("\n")).replace("  ", " ")

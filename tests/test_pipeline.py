@@ -1,5 +1,6 @@
 """The main job on a tiny shop and on a tiny judged set: train, evaluate, export, and what stays when something fails."""
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -65,6 +66,31 @@ def test_metrics_and_runs_are_written(measured, tiny_shop):
         padding = [(0, 0), (0, 100 - ranking.k)]
         ranking = Ranking(np.pad(ranking.item_rows, padding, constant_values=-1), np.pad(ranking.scores, padding))
         assert evaluation.report(ranking).means()["clicked_recall@100"] == pytest.approx(means["clicked_recall@100"])
+
+
+def test_the_order_of_shown_items_is_reported_from_one_embedding_of_everything(measured, tiny_shop, monkeypatch):
+    run, reports = measured
+    evaluation = pipeline.Evaluation.of(tiny_shop, run.split_time, max_requests=50)
+    embedded = []
+    for name in ("query_embeddings", "corpus_embeddings"):
+        of = getattr(run.model_class, name)
+        monkeypatch.setattr(run.model_class, name, lambda *args, of=of, name=name: embedded.append(name) or of(*args))
+    ranking, report = pipeline.measure_model(run, evaluation)
+    assert sorted(embedded) == ["corpus_embeddings", "query_embeddings"]
+    # Every score, from the ranking of the whole catalogue; the shown items, from the log.
+    deep = pipeline.rank_model(run, dataclasses.replace(evaluation, k=(len(tiny_shop.catalogue()),)))
+    assert np.array_equal(deep.item_rows[:, : ranking.k], ranking.item_rows)
+    shown = {r["request_id"]: r["items"] for batch in tiny_shop.log().batches() for r in batch.to_pylist()}
+    whole = dict(zip(reports["dpsr"].ids, reports["dpsr"].values("click_over_unclicked"), strict=True))
+    for row, request_id in enumerate(evaluation.request_ids):
+        scores = dict(zip(deep.item_rows[row].tolist(), deep.scores[row].tolist(), strict=True))
+        rows = tiny_shop.catalogue().rows_of(pa.array([i["item_id"] for i in shown[request_id]])).tolist()
+        clicked = [scores[at] for at, item in zip(rows, shown[request_id], strict=True) if item["stage"] >= Stage.CLICKED]
+        others = [scores[at] for at, item in zip(rows, shown[request_id], strict=True) if item["stage"] == Stage.UNCLICKED]
+        pairs = [(a > b) + (a == b) / 2 for a in clicked for b in others]
+        expected = np.mean(pairs) if pairs else np.nan
+        assert report.values("click_over_unclicked")[row] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+        assert whole[request_id] == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
 def test_held_out_requests_are_the_last_and_none_is_trained_on(measured, tiny_shop):

@@ -12,20 +12,22 @@ from tfebr.data.log import shown_items
 from tfebr.data.simulator import PRESETS, simulate
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
+from tfebr.evaluation.picture import draw_comparison
 from tfebr.evaluation.requests import held_out
 from tfebr.files import read_json
 from tfebr.servable.client import Client
 from tfebr.servable.server import Server
 
+_MODELS = ("dpsr", "mgdspr", "mmse")
 _HISTORY = 20
 
 
 def run(out: str | os.PathLike, preset: str = "small") -> None:
-    """Simulates, trains MGDSPR, DPSR and the two-tower, compares them with BM25, exports MGDSPR, serves it and asks for two users."""
+    """Simulates, trains the three models, compares them with BM25, exports the one that finds most orders, serves it and asks it."""
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}. Known presets: {', '.join(PRESETS)}.")
     out, start = Path(out), time.monotonic()
-    shop, runs = out / "shop", {model: out / model for model in ("mgdspr", "dpsr", "two_tower")}
+    shop, runs = out / "shop", {model: out / model for model in _MODELS}
     config = PRESETS[preset]
     _step("1/5  a shop, its users and its search log")
     if not (shop / "about.json").exists() or read_json(shop / "about.json")["config"] != dataclasses.asdict(config):
@@ -37,28 +39,36 @@ def run(out: str | os.PathLike, preset: str = "small") -> None:
     for model, folder in runs.items():
         pipeline.train(shop, folder, model)
     _step("3/5  the whole catalogue ranked for every held-out request")
-    show_reports(pipeline.evaluate(list(runs.values())))
+    reports = pipeline.evaluate(list(runs.values()))
+    show_reports(reports)
     console.print(
         "ordered / clicked recall@100: share of what was ordered / clicked that is among 100 results; p_good@100: share of the 100\n"
         "results that the shop's oracle calls relevant; tail: the rarest queries, a third of the traffic.",
         style="dim",
     )
-    _step("4/5  one folder: query tower, index and item ids")
-    version = pipeline.export(runs["mgdspr"])
+    picture = out / "comparison.png"
+    draw_comparison(reports, picture, f"A simulated shop of {about['items']:,} items: held-out requests, 95 % intervals")
+    console.print(f"picture {picture}", highlight=False, soft_wrap=True)
+    best = max(runs, key=lambda model: reports[model].means()["ordered_recall@100"])
+    _step(f"4/5  {best}, which finds most of what was ordered, as one folder: query tower, index and item ids")
+    version = pipeline.export(runs[best])
     console.print(f"published {version}", highlight=False, soft_wrap=True)
     _step("5/5  serving it, and asking for two users")
-    split_time = pipeline.RunFolder(runs["mgdspr"]).split_time
+    trained = pipeline.RunFolder(runs[best])
     with Server(version.parent, rest_port=0, grpc_port=0) as server, Client(server.rest_url, server.name) as client:
-        _ask(client, data, split_time or 0)
+        _ask(client, data, trained.split_time or 0, trained.model_class.reads_events)
     console.print(f"\ndone in {time.monotonic() - start:.0f} s. Everything is in {out}:", highlight=False)
-    for path, what in (
+    made = (
         (shop, "catalogue, log, users and, apart from them, the oracle"),
-        (runs["mgdspr"], "config, vocabularies, checkpoints, metrics.json, run files"),
+        (picture, "recall by stage and by how frequent the query is"),
+        (runs[best], "config, vocabularies, checkpoints, metrics.json, run files"),
         (version, "what TensorFlow Serving loads"),
-    ):
-        console.print(f"  {path!s:<32}{what}", highlight=False, soft_wrap=True)
+    )
+    width = max(len(str(path)) for path, _ in made)
+    for path, what in made:
+        console.print(f"  {path!s:<{width}}  {what}", highlight=False, soft_wrap=True)
     console.print(
-        f"next: tfebr serve {runs['mgdspr']}      then, in another terminal: tfebr query 'your words' --data {shop}\n"
+        f"next: tfebr serve {runs[best]}      then, in another terminal: tfebr query 'your words' --name {best} --data {shop}\n"
         '      tfebr train --help              to train on a shop of your own: see README.md, "Your own data"',
         highlight=False,
     )
@@ -68,15 +78,20 @@ def _step(title: str) -> None:
     console.print(f"\n[bold]{title}[/bold]", highlight=False)
 
 
-def _ask(client: Client, data: DataFolder, split_time: int) -> None:
-    """Three held-out queries, a frequent, a middling and a rare one, each for two users whose histories differ; then one with a filter."""
+def _ask(client: Client, data: DataFolder, split_time: int, reads_events: bool) -> None:
+    """Three held-out queries, a frequent, a middling and a rare one, each for two users whose histories differ; then one with a filter.
+
+    Args:
+        reads_events: the model reads how far the items of a history got and when, not the items alone.
+    """
     catalogue = data.catalogue()
     found = held_out(data.log(), catalogue, split_time)
     queries = [next(q for q, band in zip(found.queries, found.bands, strict=True) if band == wanted) for wanted in sorted(set(found.bands))]
     events = _two_histories(data, split_time)
     for query in queries[:3]:
         for user_id, (items, stages, ages) in events.items():
-            (result,) = client.query(query, history=items, history_stages=stages, history_ages=ages)
+            read = (stages, ages) if reads_events else ((), ())
+            (result,) = client.query(query, history=items, history_stages=read[0], history_ages=read[1])
             brands = catalogue.table["brand"].take(catalogue.rows_of(items)).to_pylist()
             liked = max(sorted(set(brands)), key=brands.count)
             title = f"{query!r} for {user_id} (last clicked {len(items)} items, most often of {liked})"

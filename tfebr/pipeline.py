@@ -1,9 +1,9 @@
-"""The main job in four calls: train, evaluate, compare with baselines, export. Every command is one of these."""
+"""The main job in a few calls: train, evaluate, compare with baselines, export, refresh. Every command is one of these."""
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from tfebr.data.batches import evaluation_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
 from tfebr.data.examples import Shards, write_examples
-from tfebr.data.item_ids import ItemIds
 from tfebr.data.judged_requests import requests_of
 from tfebr.data.judgments import Judgments
 from tfebr.data.log import clicked_items
@@ -24,18 +23,27 @@ from tfebr.evaluation.ranking import Ranking, rank_exact
 from tfebr.evaluation.report import Report
 from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, split_time
 from tfebr.evaluation.runs import write_run
+from tfebr.evaluation.stage_order import ShownItems, stage_order
 from tfebr.files import read_json, write_json
-from tfebr.index.attributes import ItemAttributes, filter_columns
-from tfebr.index.recall import build
 from tfebr.models.config import from_dict
-from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder, prepare_run
 from tfebr.models.training import fit
 from tfebr.models.zoo import model_class
-from tfebr.servable.filters import filter_clauses
-from tfebr.servable.module import RetrievalServable
-from tfebr.servable.write import write
+from tfebr.publish import check_unchanged, export, export_shards, refresh
+
+__all__ = [
+    "TEST_SHARE",
+    "Evaluation",
+    "evaluate",
+    "export",
+    "export_shards",
+    "measure_model",
+    "rank_bm25",
+    "rank_model",
+    "refresh",
+    "train",
+]
 
 TEST_SHARE = 0.1
 
@@ -103,32 +111,51 @@ class Evaluation:
     def queries(self) -> list[str]:
         return self.requests.queries if isinstance(self.requests, HeldOut) else self.requests.queries["query"].to_pylist()
 
-    def report(self, ranking: Ranking) -> Report:
-        """Metrics of a ranking whose rows are the requests, in order."""
+    def report(self, ranking: Ranking, order: Report | None = None) -> Report:
+        """Metrics of a ranking whose rows are the requests, in order; of held-out requests also those that `order` has for them."""
         if isinstance(self.requests, Judgments):
             return evaluate_judged(ranking, self.requests, self.catalogue, self.k)
         oracle = Oracle.read(self.data.path / "oracle") if self.data.has_oracle else None
-        return evaluate_requests(ranking, self.requests, self.k, self.popularity, oracle)
+        report = evaluate_requests(ranking, self.requests, self.k, self.popularity, oracle)
+        if order is None:
+            return report
+        place = {request_id: row for row, request_id in enumerate(order.ids)}
+        rows = [place[request_id] for request_id in report.ids]
+        return dataclasses.replace(report, metrics=report.metrics | {name: values[rows] for name, values in order.metrics.items()})
 
 
 def rank_model(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | None = None) -> Ranking:
     """Ranks the whole corpus for every request of the evaluation; the corpus is embedded once."""
-    _check_unchanged(run, evaluation.catalogue)
+    return _rank_and_order(run, evaluation, model)[0]
+
+
+def measure_model(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | None = None) -> tuple[Ranking, Report]:
+    """The same ranking, and its report; of held-out requests also the metrics of `tfebr.evaluation.stage_order.order_metrics`.
+
+    Those are over the shown items that batches keep of a request, at most `tfebr.data.batches.SHOWN_ITEMS`.
+    """
+    ranking, order = _rank_and_order(run, evaluation, model)
+    return ranking, evaluation.report(ranking, order)
+
+
+def _rank_and_order(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | None) -> tuple[Ranking, Report]:
+    """The ranking of the corpus, and how the shown items are ordered, from one pass over the requests."""
+    check_unchanged(run, evaluation.catalogue)
     model = model or run.trained_model()
     items = model.corpus_embeddings()
     found: dict[str, np.ndarray] = {}
-    for ids, embeddings in model.query_embeddings(evaluation_batches(_evaluation_shards(run, evaluation), run.featurizer)):
-        found.update(zip(ids, embeddings, strict=True))
+
+    def embedded() -> Iterator[ShownItems]:
+        embed, batches = itertools.tee(evaluation_batches(_evaluation_shards(run, evaluation), run.featurizer))
+        for (ids, embeddings), batch in zip(model.query_embeddings(embed), batches, strict=True):
+            found.update(zip(ids, embeddings, strict=True))
+            yield ShownItems(ids, embeddings, *(batch[name].numpy() for name in ("items", "stages", "positions")))
+
+    order = stage_order(embedded(), items)
     missing = [i for i in evaluation.request_ids if i not in found]
     if missing:
         raise DataError(f"{run.path}: request {missing[0]!r} is not among the test examples. Train again on this data.")
-    return rank_exact(np.stack([found[i] for i in evaluation.request_ids]), items, max(evaluation.k))
-
-
-def _check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
-    """Refuses a catalogue whose rows are not the ones that the run's item table and examples point to."""
-    if catalogue.content_hash() != run.table.catalogue_hash:
-        raise ConfigError(f"{run.data.path}: the catalogue has changed since {run.path} was trained. Train again.")
+    return rank_exact(np.stack([found[i] for i in evaluation.request_ids]), items, max(evaluation.k)), order
 
 
 def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
@@ -161,7 +188,8 @@ def evaluate(
         data: a data folder in place of the one the runs were trained on, for instance one that was moved.
 
     Returns:
-        Reports by system: the model's name, or the folder's where several runs share a model; last, "bm25".
+        Reports by system: the model's name, or the folder's where several runs share a model; last, "bm25", which has no metrics of the
+        shown items' order.
     """
     folders = [RunFolder(run, data) for run in runs]
     if len({(folder.data.path, folder.split_time) for folder in folders}) != 1:
@@ -174,43 +202,10 @@ def evaluate(
     item_ids = list(evaluation.catalogue.item_ids)
     reports = {}
     for name, folder in zip(names, folders, strict=True):
-        ranking = rank_model(folder, evaluation)
-        reports[name] = evaluation.report(ranking)
+        ranking, reports[name] = measure_model(folder, evaluation)
         for system, found in ((folder.model_name, ranking), ("bm25", bm25)):
             write_run(folder.path / "runs" / f"{system}-{split}.run", evaluation.request_ids, found, item_ids, f"tfebr-{system}")
         metrics = folder.path / "metrics.json"
         before = read_json(metrics) if metrics.exists() else {}
         write_json(metrics, before | {split: {folder.model_name: reports[name].to_json(), "bm25": bm25_report.to_json()}})
     return reports | {"bm25": bm25_report}
-
-
-def export(
-    run: str | os.PathLike, name: str | None = None, target: float = 0.98, k: int = 100, heldout_queries: int = 500, quiet: bool = False
-) -> Path:
-    """Writes `RUN/servable/NAME/VERSION/`: query tower, index, item ids and attributes in one SavedModel, checked in a fresh process.
-
-    Args:
-        name: of the model on the server; the model's own by default.
-        target: recall@k of the index against exact search that must be measured.
-        heldout_queries: how many requests recall is measured on.
-    """
-    folder = RunFolder(run)
-    model, catalogue = folder.trained_model(), folder.data.catalogue()
-    _check_unchanged(folder, catalogue)
-    item_ids = ItemIds(catalogue.item_ids)
-    query_encoder = RawQueryEncoder(model, folder.featurizer, item_ids)
-    shards = folder.shards("test" if folder.split_time is not None else "train")
-    batches = evaluation_batches(shards, folder.featurizer, 100).take(-(-heldout_queries // 100))
-    queries = np.concatenate([embeddings for _, embeddings in model.query_embeddings(batches)])[:heldout_queries]
-    index, report = build(model.corpus_embeddings(), queries, k, target, quiet=quiet)
-    item_encoder, default_k = RawItemEncoder(model, folder.featurizer, item_ids), min(k, len(catalogue))
-    attributes = ItemAttributes(catalogue.table) if filter_columns(catalogue.table) else None
-    intent = folder.intent() if attributes is not None else None
-    servable = RetrievalServable(query_encoder, item_encoder, index, item_ids, default_k, attributes, intent)
-    about = {"model": folder.model_name, "config": dataclasses.asdict(folder.config), "catalogue": folder.table.catalogue_hash}
-    checks: list[dict[str, list]] = [{"query": ["", catalogue.titles[0], "unknownword"]}, {"query": catalogue.titles[:2]}]
-    if attributes is not None:
-        first = {name: catalogue.table[name][0].as_py() for name in attributes.columns}
-        clauses = filter_clauses({name: value for name, value in first.items() if value != ""}, attributes.columns)
-        checks.append({"query": catalogue.titles[:2], "filter": [clauses, []]})
-    return write(servable, folder.path / "servable" / (name or folder.model_name), about, checks, report)
