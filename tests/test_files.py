@@ -3,13 +3,16 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tfebr import files
 from tfebr.errors import TfebrError
-from tfebr.files import atomic_file, atomic_folder, read_json, write_json
+from tfebr.files import TakenError, atomic_file, atomic_folder, read_json, remove_abandoned, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -147,3 +150,92 @@ def test_unreadable_json_is_named(tmp_path, content):
         read_json(tmp_path / "a.json")
     with pytest.raises(TfebrError, match=r"b\.json: no such file"):
         read_json(tmp_path / "b.json")
+
+
+def leave_behind(folder: Path, statement: str) -> None:
+    """Runs a statement inside `atomic_folder(folder)` in a process that is killed there."""
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom tfebr import files\n"
+        "def die():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"with files.atomic_folder(sys.argv[1]) as partial:\n    (partial / 'new').touch()\n    {statement}\n"
+    )
+    # The package itself would load TensorFlow.
+    stub = "import sys, types\npackage = types.ModuleType('tfebr')\npackage.__path__ = [sys.argv[2]]\nsys.modules['tfebr'] = package\n"
+    ended = subprocess.run([sys.executable, "-c", stub + script, str(folder), str(Path(files.__file__).parent)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_process_was_filling_is_removed_by_the_next_write(tmp_path):
+    target = tmp_path / "folder"
+    leave_behind(target, "die()")
+    (left,) = names(tmp_path)
+    assert left.startswith(".folder.")
+    leave_behind(tmp_path / "other", "die()")
+    with atomic_folder(target) as partial:
+        (partial / "a").touch()
+    assert names(target) == ["a"]
+    assert [name.split(".")[1] for name in names(tmp_path) if name.startswith(".")] == ["other"], "of its own target only"
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_process_killed_between_its_two_renames_loses_nothing(tmp_path):
+    target = tmp_path / "folder"
+    with atomic_folder(target) as partial:
+        (partial / "old").touch()
+    leave_behind(target, "files._rename_to_new = lambda *_: die()")
+    assert not target.exists()
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == ["folder"]
+    assert names(target) == ["old"]
+
+
+def test_what_a_live_process_writes_is_not_abandoned(tmp_path):
+    target = tmp_path / "folder"
+    with atomic_folder(target) as first:
+        (first / "a").touch()
+        with atomic_folder(target) as second:
+            (second / "b").touch()
+        remove_abandoned(tmp_path)
+        assert names(first) == ["a"]
+        assert names(target) == ["b"]
+    assert names(target) == ["a"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_other_hidden_names_are_nobodys_leftovers(tmp_path):
+    kept = [".x.partial", ".x.12345678.partial.tar", ".git", "x.12345678.partial"]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    (tmp_path / ".y.12345678.partial").write_text("a file")
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == sorted([*kept, ".y.12345678.partial"])
+
+
+def test_a_folder_that_must_be_new_is_never_replaced(tmp_path):
+    target = tmp_path / "folder"
+
+    def meanwhile(partial: Path) -> None:
+        (partial / "new").touch()
+        target.mkdir()
+        (target / "theirs").touch()
+
+    with pytest.raises(TakenError, match="folder: there already"), atomic_folder(target, replace=False) as partial:
+        meanwhile(partial)
+    assert names(target) == ["theirs"]
+    assert names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_locks_everything_is_written_and_nothing_cleared_up(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    left = tmp_path / ".folder.12345678.partial"
+    left.mkdir()
+    for name in ("old", "new"):
+        with atomic_folder(tmp_path / "folder") as partial:
+            (partial / name).touch()
+    assert names(tmp_path) == [left.name, "folder"]
+    assert names(tmp_path / "folder") == ["new"]

@@ -85,7 +85,7 @@ def prepare(
 def train(
     data: Data,
     run: Annotated[Path, typer.Argument(help="The run folder to write, or to go on with.", metavar="RUN")],
-    model: Annotated[str, typer.Option(help="mgdspr, dpsr or two_tower.")] = "dpsr",
+    model: Annotated[str, typer.Option(help="mmse, mgdspr, dpsr or two_tower.")] = "dpsr",
     config: Annotated[Path | None, typer.Option(help="A JSON file with fields of the model's config.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One field, as `name=value`; may be repeated.")] = None,
     supervision: Annotated[Path | None, typer.Option(help="A judged data folder over the same items: labelled pairs.")] = None,
@@ -146,19 +146,46 @@ def export(
     name: Annotated[str | None, typer.Option(help="The model's name on the server; the model's own by default.")] = None,
     target: Annotated[float, typer.Option(help="Recall of the index against exact search that must be measured.")] = 0.98,
     k: Annotated[int, typer.Option(help="Results for each query.")] = 100,
+    shards: Annotated[int, typer.Option(help="Split the catalogue into so many folders, NAME-shard-0 and on, for as many servers.")] = 1,
+    server: Annotated[str, typer.Option(help="What will serve it: scann (TF Serving with ScaNN's ops, tfebr serve) or stock.")] = "scann",
     quiet: Quiet = False,
 ) -> None:
     """Write one folder with query tower, index and item ids, checked in a fresh process before it is published."""
-    from tfebr.pipeline import export as publish
-    from tfebr.servable.manifest import read_manifest
+    from tfebr.pipeline import export_shards
 
-    folder = publish(run, name, target, k, quiet=quiet)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    console.print(f"published {folder} ({size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
-    index = read_manifest(folder).get("index")
-    if index:
-        console.print(f"index: {index['recipe']['kind']}, recall@{k} {index['recall']:.4f} against exact search", highlight=False)
-    _next(f"tfebr serve {folder.parent}")
+    _show_published(export_shards(run, shards, name, target, k, quiet=quiet, server=server))
+
+
+@app.command(epilog="Example: `tfebr refresh run new/catalogue.parquet`")
+def refresh(
+    run: Run,
+    catalogue: Annotated[Path, typer.Argument(help="A Parquet file, a folder of them, or a data folder.", metavar="CATALOGUE")],
+    name: Annotated[str | None, typer.Option(help="Which servable of the run; the model's own by default.")] = None,
+    target: Annotated[float | None, typer.Option(help="Recall that must be measured; as before by default.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Publish the next version with another catalogue under the same towers; only new and changed items are embedded."""
+    from tfebr.pipeline import refresh as publish
+
+    found = publish(run, catalogue, name, target, quiet=quiet)
+    console.print(f"{found.items:,} items, of which {found.embedded:,} were new or changed and embedded", highlight=False)
+    _show_published(found.folders)
+
+
+def _show_published(folders: list[Path]) -> None:
+    from tfebr.servable.manifest import read_manifest
+    from tfebr.servable.write import PICTURE
+
+    for folder in folders:
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        console.print(f"published {folder} ({size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
+        about = read_manifest(folder)
+        index, asked = about.get("index"), about["about"].get("recall_measured_on")
+        if index:
+            kind, recall = index["recipe"]["kind"], f"recall@{index['k']} {index['recall']:.4f} against exact search"
+            console.print(f"index: {kind}, {recall}, on {asked}; picture: assets.extra/{PICTURE}", highlight=False)
+            console.print(index["reason"], style="dim", highlight=False)
+    _next(f"tfebr serve {folders[0].parent}")
 
 
 @app.command(epilog="Example: `tfebr inspect run`")
@@ -186,16 +213,31 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
     rest_port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8501,
     grpc_port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8500,
+    label: Annotated[list[str] | None, typer.Option(help="A name for a version that stays loaded, as `stable=3`; repeatable.")] = None,
+    log: Annotated[str, typer.Option(help="json: a line for each request on stderr, without its content; none.")] = "none",
 ) -> None:
     """Serve a published folder with TF Serving's REST and gRPC predict API, until Ctrl-C."""
+    import logging
     import signal
 
     from tfebr.servable.folders import only_servable
+    from tfebr.servable.request_log import JsonLines
     from tfebr.servable.server import Server
 
+    if log not in ("json", "none"):
+        raise ConfigError(f"`log` must be json or none. Received: {log!r}.")
+    if log == "json":
+        logging.basicConfig(level=logging.WARNING, handlers=[JsonLines()], force=True)
+        logging.getLogger("tfebr").setLevel(logging.INFO)
+    labels = {}
+    for name, number in map(_pair, label or []):
+        if not number.isdecimal():
+            raise ConfigError(f"`label` must be written `name=version` with a version's number. Received: {name}={number}.")
+        labels[name] = int(number)
     # A service manager's stop is the same as Ctrl-C: what is being answered is answered first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Server(only_servable(folder, "serve"), host=host, rest_port=rest_port, grpc_port=grpc_port) as server:
+    base = only_servable(folder, "serve")
+    with Server(base, host=host, rest_port=rest_port, grpc_port=grpc_port, labels=labels) as server:
         console.print(f"REST {server.rest_url}/v1/models/{server.name}  gRPC {server.grpc_target}", highlight=False, soft_wrap=True)
         _next(f"tfebr query 'your text' --server {server.rest_url} --name {server.name}")
         try:
@@ -205,12 +247,46 @@ def serve(
             console.print("stopped")
 
 
+@app.command(epilog="Example: `tfebr versions run`, `tfebr versions run --rollback`, `tfebr versions run --prune 3`")
+def versions(
+    folder: Annotated[Path, typer.Argument(help="RUN or RUN/servable/NAME.", metavar="FOLDER")],
+    rollback: Annotated[bool, typer.Option("--rollback", help="Hide the newest: servers go back to the one before.")] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Undo the last rollback.")] = False,
+    prune: Annotated[int | None, typer.Option(help="Delete all but so many of the newest.")] = None,
+) -> None:
+    """List the published versions; roll back, restore or delete some. Servers that watch the folder follow by themselves."""
+    from rich.table import Table
+
+    from tfebr.servable import publish
+    from tfebr.servable.folders import only_servable
+
+    if rollback + restore + (prune is not None) > 1:
+        raise ConfigError("`--rollback`, `--restore` and `--prune` are one at a time.")
+    base = only_servable(folder, "list the versions of")
+    if rollback:
+        console.print(f"served from now on: {publish.roll_back(base)}", highlight=False, soft_wrap=True)
+    if restore:
+        console.print(f"served from now on: {publish.restore(base)}", highlight=False, soft_wrap=True)
+    if prune is not None:
+        gone = publish.prune(base, prune)
+        console.print(f"deleted: {', '.join(map(str, gone)) or 'none'}", highlight=False)
+    table = Table("version", "state", "model", "created (UTC)", "MiB", "items", "recall")
+    for version in publish.versions(base):
+        size = "" if version.bytes is None else f"{version.bytes / 2**20:.1f}"
+        items = "" if version.items is None else f"{version.items:,}"
+        recall = "" if version.recall is None else f"{version.recall:.4f}"
+        table.add_row(str(version.number), version.state, version.model or "", f"{version.created:%Y-%m-%d %H:%M}", size, items, recall)
+    console.print(table)
+
+
 @app.command(
     epilog="Example: `tfebr query 'red dress' --user age=25-34 --filter 'brand=Acme|brand=Zeta' --filter 'price=10..50' --data shop`"
 )
 def query(
     text: Annotated[str, typer.Argument(help="What to search for.", metavar="TEXT")],
-    server: Annotated[str, typer.Option(help="Address of the server; gRPC with a port of its own and `--grpc`.")] = "http://127.0.0.1:8501",
+    server: Annotated[
+        str, typer.Option(help="Address of the server; gRPC with a port of its own and `--grpc`. With commas between: of each shard.")
+    ] = "http://127.0.0.1:8501",
     name: Annotated[str, typer.Option(help="The model's name on the server.")] = "dpsr",
     grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC (give `--server 127.0.0.1:8500`).")] = False,
     user: Annotated[list[str] | None, typer.Option(help="A profile column, as `age=25-34`; may be repeated.")] = None,
@@ -220,20 +296,23 @@ def query(
         typer.Option("--filter", help="`brand=Acme`, `brand=Acme|brand=Zeta` or `price=10..50`; may be repeated: all hold."),
     ] = None,
     automatic: Annotated[bool, typer.Option("--automatic", help="Filter by the brand or category that the query names.")] = False,
+    exclude: Annotated[str, typer.Option(help="Item ids that must not be found, with commas between.")] = "",
     data: Annotated[Path | None, typer.Option(help="A data folder, to print titles beside ids.")] = None,
-    k: Annotated[int, typer.Option(help="How many results to print.")] = 10,
+    k: Annotated[int | None, typer.Option(min=1, help="How many results to ask for; the first 10 are printed when not given.")] = None,
 ) -> None:
     """Ask a running server."""
     from tfebr.data.catalogue import Catalogue
     from tfebr.servable.client import Client
+    from tfebr.servable.sharded_client import ShardedClient
 
     profile = dict(_pair(column) for column in user or [])
-    with Client(server, name, "grpc" if grpc else "rest") as client:
-        (result,) = client.query(text, profile, [i for i in history.split(",") if i], filter=filters, automatic=automatic)
+    protocol, shards = "grpc" if grpc else "rest", server.split(",")
+    with ShardedClient(shards, name, protocol) if len(shards) > 1 else Client(server, name, protocol) as client:
+        (result,) = client.query(text, profile, _ids(history), filter=filters, automatic=automatic, k=k, exclude=_ids(exclude))
     if result.applied_filter:
         console.print(f"filter: {', '.join(result.applied_filter)}", highlight=False, markup=False)
     catalogue = Catalogue.read(data) if data else None
-    console.print(results_table(text, result.ids[:k], result.scores[:k], catalogue))
+    console.print(results_table(text, result.ids[: k or 10], result.scores[: k or 10], catalogue))
 
 
 def results_table(title: str, ids: list[str], scores: list[float], catalogue: Any = None) -> Any:
@@ -273,6 +352,10 @@ def _show_data(out: Path) -> None:
     console.print(f"{out}: {counts}", highlight=False)
     for note in about.get("notes", []):
         console.print(f"  {note}", highlight=False)
+
+
+def _ids(text: str) -> list[str]:
+    return [item_id for item_id in text.split(",") if item_id]
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tfebr.errors import TfebrError
+
+
+class TakenError(TfebrError):
+    """A folder that should be new is there already."""
 
 
 class _NotWritten(TfebrError):
@@ -35,9 +41,14 @@ def _clear_disk_errors(target: Path) -> Iterator[None]:
         raise
 
 
-def _sibling(target: Path) -> Path:
+_NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EBADF)
+# What a process that was killed may leave: a folder that it was filling, and the old content that it was about to replace.
+_LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>partial|old)")
+
+
+def _sibling(target: Path, kind: str = "partial") -> Path:
     """A hidden name next to `target`, on the same file system, so that a rename is atomic."""
-    return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.{kind}"
 
 
 @contextlib.contextmanager
@@ -55,25 +66,104 @@ def atomic_file(target: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
-    """Yields an empty folder to fill; on success it takes the place of `target`, on any failure it is removed."""
+def atomic_folder(target: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
+    """Yields an empty folder to fill; on success it takes the place of `target`, on any failure it is removed.
+
+    A killed process leaves the hidden folder that it was filling; the next write of the same target removes it. Was it killed between
+    putting the old content aside and putting the new in its place, the next write finds the old content back where it was.
+
+    Args:
+        target: the folder to write.
+        replace: whether a folder that is there already may be replaced.
+
+    Raises:
+        TakenError: not `replace`, and `target` is there when it should be put in place.
+        TfebrError: the disk is full or not writable.
+    """
     target = Path(target)
     with _clear_disk_errors(target):
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial, old = _sibling(target), _sibling(target)
-        partial.mkdir()
+        remove_abandoned(target.parent, target.name)
+        partial, old = _sibling(target), _sibling(target, "old")
+        locks = [_make_locked(partial)]
         try:
             yield partial
-            if target.exists():
+            if replace and (lock := _lock(target, wait=True)) is not None:
+                locks.append(lock)
                 os.rename(target, old)
-            os.rename(partial, target)
+            _rename_to_new(partial, target)
         finally:
             if old.exists() and not target.exists():
                 os.rename(old, target)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+            for lock in locks:
+                os.close(lock)
+
+
+def remove_abandoned(folder: str | os.PathLike, name: str | None = None) -> None:
+    """Clears up in `folder` after processes that were killed while they wrote a folder; what a live process is writing stays.
+
+    Args:
+        folder: where the targets are.
+        name: of the only target to clear up for; all of them by default.
+    """
+    for path in sorted(Path(folder).iterdir()):
+        left = _LEFT.fullmatch(path.name)
+        if left is None or name not in (None, left["name"]) or not path.is_dir():
+            continue
+        lock = _lock(path, wait=False)
+        if lock is None:
+            continue
+        if left["kind"] == "old" and not (target := path.with_name(left["name"])).exists():
+            os.rename(path, target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _rename_to_new(partial: Path, target: Path) -> None:
+    try:
+        # Refused by the system, in one step, where the target is a folder that holds something.
+        os.rename(partial, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise TakenError(f"{target}: there already, written by another process meanwhile.") from error
+
+
+def _make_locked(folder: Path) -> int:
+    """Makes a folder that nobody takes for abandoned before the returned descriptor is closed, if only by the end of this process."""
+    while True:
+        folder.mkdir()
+        lock = _lock(folder, wait=True)
+        # Whoever clears up may have come between the two steps.
+        if lock is not None and folder.exists():
+            return lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path, wait: bool) -> int | None:
+    """A descriptor that holds the folder's lock, None when another one holds it or the folder is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        # The system frees it with the process, however that ends, and never before.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        # On a file system without locks there is nothing to hold, and nothing is ever taken for abandoned.
+        if wait and error.errno in _NO_LOCKS:
+            return descriptor
+        os.close(descriptor)
+        if error.errno == errno.EWOULDBLOCK or error.errno in _NO_LOCKS:
+            return None
+        raise
+    return descriptor
 
 
 def write_json(target: str | os.PathLike, value: Any) -> None:

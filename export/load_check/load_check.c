@@ -1,10 +1,11 @@
 /* Loads a servable version folder from C, as a C++ server does, asks it one question and prints the answer.
  *
- *   load_check FOLDER [-l LIBRARY.so]... [INPUT=VALUE]...
+ *   load_check FOLDER [-l LIBRARY.so]... [INPUT=VALUE | INPUT=@FILE]...
  *
  * Inputs and outputs are read from FOLDER/assets.extra/signature.txt, lines of
  *   input|output NAME TENSOR DTYPE DIMENSION...      (-1 is any size)
  * Inputs that are not given are "" or 0; a free dimension after the batch has size 0, or 1 when a value is given.
+ * An input of numbers takes a whole row from a FILE of them as they lie in memory, such as a query's vector; one dimension of it may be free.
  * Exit code 0 when the model answered, 1 when TensorFlow refused (its message is on stderr), 2 for a wrong call.
  */
 #include <stdio.h>
@@ -104,6 +105,30 @@ static TF_Tensor *make_input(const Port *port, const char *value) {
   return tensor;
 }
 
+/* A batch of one: the row of numbers in a file, which says how large the free dimension is. */
+static TF_Tensor *read_input(const Port *port, const char *path) {
+  FILE *file = fopen(path, "rb");
+  if (!file || fseek(file, 0, SEEK_END)) stop(2, path, "cannot be read");
+  int64_t dims[MAX_RANK], known = 1, values = ftell(file) / (int64_t)TF_DataTypeSize(port->dtype);
+  int open = 0;
+  for (int i = 0; i < port->rank; i++) {
+    dims[i] = i == 0 ? 1 : port->dims[i];
+    if (dims[i] >= 0) {
+      known *= dims[i];
+    } else {
+      if (open) stop(2, port->name, "has more than one free dimension");
+      open = i;
+    }
+  }
+  if (open) dims[open] = known ? values / known : 0;
+  TF_Tensor *tensor = TF_AllocateTensor(port->dtype, dims, port->rank, TF_DataTypeSize(port->dtype) * known * (open ? dims[open] : 1));
+  rewind(file);
+  if (fread(TF_TensorData(tensor), 1, TF_TensorByteSize(tensor), file) != TF_TensorByteSize(tensor) || fgetc(file) != EOF)
+    stop(2, path, "not as many numbers as the input takes");
+  fclose(file);
+  return tensor;
+}
+
 static void print_output(const Port *port, TF_Tensor *tensor) {
   int64_t count = TF_TensorElementCount(tensor);
   void *data = TF_TensorData(tensor);
@@ -147,7 +172,7 @@ static double resident_mb(void) {
 int main(int count, char **arguments) {
   static Port inputs[MAX_TENSORS], outputs[MAX_TENSORS];
   int input_count = 0, output_count = 0;
-  if (count < 2) stop(2, "usage", "load_check FOLDER [-l LIBRARY.so]... [INPUT=VALUE]...");
+  if (count < 2) stop(2, "usage", "load_check FOLDER [-l LIBRARY.so]... [INPUT=VALUE | INPUT=@FILE]...");
   if (!read_signature(arguments[1], inputs, &input_count, outputs, &output_count))
     stop(2, arguments[1], "no assets.extra/signature.txt; not a servable version folder");
 
@@ -172,7 +197,9 @@ int main(int count, char **arguments) {
   TF_Tensor *values[MAX_TENSORS], *results[MAX_TENSORS] = {0};
   for (int i = 0; i < input_count; i++) {
     fed[i] = find_port(graph, &inputs[i]);
-    values[i] = make_input(&inputs[i], given_value(inputs[i].name, count, arguments));
+    const char *value = given_value(inputs[i].name, count, arguments);
+    int from_file = value && *value == '@' && inputs[i].dtype != TF_STRING;
+    values[i] = from_file ? read_input(&inputs[i], value + 1) : make_input(&inputs[i], value);
   }
   for (int i = 0; i < output_count; i++) fetched[i] = find_port(graph, &outputs[i]);
   start = now();

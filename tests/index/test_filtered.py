@@ -12,6 +12,7 @@ from tfebr.index.attributes import ItemAttributes
 from tfebr.index.base import NO_SCORE
 from tfebr.index.exact import ExactIndex
 from tfebr.index.filtered import filtered_search
+from tfebr.index.portable import PortableIndex
 from tfebr.index.recipe import Recipe
 from tfebr.index.scann import ScannIndex
 
@@ -159,3 +160,67 @@ def test_every_k(k):
     np.testing.assert_array_equal(rows[0][: len(expected)], expected)
     assert (rows[0][len(expected) :] == -1).all()
     assert scores.shape == (1, k)
+
+
+INDEXES = {
+    "exact": lambda: ExactIndex(VECTORS),
+    "hash": lambda: ScannIndex(VECTORS, Recipe("hash", reorder=ITEMS)),
+    "tree": lambda: ScannIndex(VECTORS, FULL),
+    "ivf": lambda: PortableIndex(VECTORS, Recipe("ivf", leaves=6, leaves_to_search=6)),
+}
+ROW = st.tuples(
+    st.integers(0, 5),
+    st.sampled_from([1, 3, K, ITEMS - 2, ITEMS]),
+    st.one_of(st.lists(st.integers(-3, ITEMS - 1), max_size=20), st.just([*range(ITEMS - 1), *range(5)]), st.just(list(range(ITEMS)))),
+    st.sampled_from(["", "", "group=g0", "first=0.5..", "nonsense"]),
+)
+
+
+@pytest.fixture(scope="module", params=INDEXES)
+def per_row(request):
+    """A compiled search with everything that a row may ask for; partitions are all looked into, so that results are the true ones."""
+    index, attributes = INDEXES[request.param](), ItemAttributes(TABLE)
+    spec = [
+        tf.TensorSpec([None, None, DIM], tf.float32),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, None], tf.string),
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None], tf.int32),
+    ]
+    function = tf.function(lambda *given: filtered_search(index, attributes, *given), input_signature=spec)
+    return lambda *given: [output.numpy() for output in function(*given)]
+
+
+@given(asked=st.lists(ROW, min_size=1, max_size=5))
+def test_any_mix_of_k_exclusions_and_filters_gives_what_brute_force_gives(per_row, asked):
+    numbers, ks, excluded, clauses = zip(*asked, strict=True)
+    dense = tf.ragged.constant(excluded, tf.int32, ragged_rank=1).to_tensor(-1)
+    scores, rows = per_row(QUERIES[list(numbers)], list(ks), [[clause] for clause in clauses], dense, [0] * len(asked))
+    assert scores.shape == rows.shape == (len(asked), max(ks))
+    for row, (number, k, without, clause) in enumerate(asked):
+        mask = MASKS[clause].copy()
+        mask[[item for item in without if item >= 0]] = False
+        expected_scores, expected = _oracle(QUERIES[number], mask, k)
+        np.testing.assert_array_equal(rows[row, : len(expected)], expected)
+        np.testing.assert_allclose(scores[row, : len(expected)], expected_scores, atol=1e-5)
+        assert (rows[row, len(expected) :] == -1).all()
+        assert (scores[row, len(expected) :] == np.float32(NO_SCORE)).all()
+
+
+def test_leaves_are_taken_on_for_each_row():
+    index = _tree(K)
+    alone = [index.search(tf.constant(QUERIES[:1]), K, leaves=leaves)[1].numpy()[0] for leaves in (1, 3, 40)]
+    assert len({tuple(rows) for rows in alone}) > 1
+    asked = tf.constant([1, 40, 3, 0, 99])
+    _, rows = filtered_search(index, None, tf.repeat(tf.constant(QUERIES[:1]), 5, axis=0), K, leaves=asked)
+    for row, expected in zip(rows.numpy(), [alone[0], alone[2], alone[1], alone[0], alone[2]], strict=True):
+        if (expected >= 0).all():
+            np.testing.assert_array_equal(row, expected)
+        assert (row >= 0).all(), "partitions that hold too few are not the last word"
+
+
+@pytest.mark.parametrize(("asked", "looked_into"), [(0, 1), (-5, 1), (1, 1), (7, 7), (10**6, 40)])
+def test_leaves_of_a_search_are_the_nearest_that_there_are(asked, looked_into):
+    index = _tree(ITEMS)
+    found, expected = (index.search(tf.constant(QUERIES), ITEMS, leaves=leaves)[1].numpy() for leaves in (tf.constant(asked), looked_into))
+    np.testing.assert_array_equal(found, expected)

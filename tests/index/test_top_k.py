@@ -15,7 +15,12 @@ RNG = np.random.default_rng(3)
 ITEMS = RNG.normal(size=(200, 8)).astype(np.float32)
 QUERIES = RNG.normal(size=(4, 8)).astype(np.float32)
 NAMES = np.array([f"item{i}" for i in range(200)])
-RECIPES = {"exact": Recipe("exact"), "hash": Recipe("hash", reorder=200), "tree": Recipe("tree", leaves=5, leaves_to_search=5, reorder=200)}
+RECIPES = {
+    "exact": Recipe("exact"),
+    "hash": Recipe("hash", reorder=200),
+    "tree": Recipe("tree", leaves=5, leaves_to_search=5, reorder=200),
+    "ivf": Recipe("ivf", leaves=5, leaves_to_search=5),
+}
 
 
 @pytest.mark.parametrize("identifiers", [None, NAMES, np.arange(200) * 10], ids=["rows", "strings", "integers"])
@@ -53,12 +58,14 @@ def test_exclusions_leave_the_others_in_order():
     np.testing.assert_array_equal(found.numpy().astype(str), ranked[:, [1, 3, 4, 5, 6]])
 
 
-def test_works_inside_the_factorized_metric():
-    layer = IndexTopK(k=100).index(ITEMS, NAMES)
-    metric = tfrs.metrics.FactorizedTopK(candidates=layer, ks=(1, 100))
-    best = np.argmax(QUERIES @ ITEMS.T, axis=1)
-    metric.update_state(tf.constant(QUERIES), tf.constant(ITEMS[best]), true_candidate_ids=tf.constant(NAMES[best]))
-    assert [float(m) for m in metric.result()] == [1.0, 1.0]
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_works_inside_the_factorized_metric(recipe):
+    """The third best items are the true ones: no query has one in the first place, every query among the first three."""
+    layer = IndexTopK(k=100, recipe=recipe).index(ITEMS, NAMES)
+    metric = tfrs.metrics.FactorizedTopK(candidates=layer, ks=(1, 3, 100))
+    third = np.argsort(-(QUERIES @ ITEMS.T), axis=1)[:, 2]
+    metric.update_state(tf.constant(QUERIES), tf.constant(ITEMS[third]), true_candidate_ids=tf.constant(NAMES[third]))
+    assert [float(m) for m in metric.result()] == [0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("identifiers", "empty"), [(NAMES[:4], b""), (np.arange(4), -1)])

@@ -213,12 +213,12 @@ def test_bounds_are_written_as_they_are(low, high):
 def test_a_version_without_attributes_takes_no_filter(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "_check_in_fresh_process", lambda folder: {"ok": True})
     version = write(toy_servable(), tmp_path / "shop", {}, QUESTIONS[:1])
-    assert set(manifest.read_manifest(version)["signatures"]) == {"serving_default", "embed_query", "embed_items"}
+    assert set(manifest.read_manifest(version)["signatures"]) == {"serving_default", "search", "embed_query", "embed_items"}
     assert manifest.read_manifest(version)["filter_columns"] == {}
     with Server(version.parent, rest_port=0, grpc_port=0) as server, Client(server.rest_url, "shop") as client:
         with pytest.raises(RequestError, match="Model `shop` takes no filter"):
             client.query("x", filter={"brand": "Sony"})
-        with pytest.raises(RequestError, match="no signature `search`"):
+        with pytest.raises(RequestError, match="Signature `search` has no field `automatic`"):
             client.query("x", automatic=True)
     with pytest.raises(ConfigError, match="holds a filter, but the servable has no attributes"):
         write(toy_servable(), tmp_path / "other", {}, CHECKS)
@@ -227,7 +227,7 @@ def test_a_version_without_attributes_takes_no_filter(tmp_path, monkeypatch):
 def test_without_an_intent_there_is_nothing_automatic():
     find = toy_servable(columns=COLUMNS).signature_functions()["search"]
     specs = find.structured_input_signature[1]
-    assert set(specs) == {*ToyQueries.input_signature, "filter"}
+    assert set(specs) == {*ToyQueries.input_signature, "filter", "k", "exclude", "leaves_to_search"}
     answer = find(**check.complete_inputs(specs, {"query": ["cheap"], "filter": [["price=140..", "brand=LG"]]}))
     kept = [i for i in range(ITEMS) if COLUMNS["price"][i] >= 140 and COLUMNS["brand"][i] == "LG"]
     assert answer["num_results"].numpy().tolist() == [len(kept)]

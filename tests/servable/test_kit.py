@@ -103,6 +103,11 @@ def test_the_client_finds_what_the_model_finds(version, server):
     assert scores == sorted(scores, reverse=True)
     liked = search("led lamp", server.rest_url, history_items=["", "sku-7"])
     assert liked[0][0] == "sku-7", "an item is nearest to itself, and outweighs the query"
+    more = search("led lamp", server.rest_url, k=len(found) + 5)
+    assert more[: len(found)] == found
+    assert len(more) == len(found) + 5
+    without = search("led lamp", server.rest_url, k=3, exclude=[found[0][0], found[2][0], "unknown"])
+    assert [item_id for item_id, _ in without] == [found[i][0] for i in (1, 3, 4)]
 
 
 def test_the_client_is_a_program_that_needs_only_python(version, server):

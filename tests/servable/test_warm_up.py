@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.apis import prediction_log_pb2
-from toy_servable import COLUMNS, IDS, QUESTIONS, ToyIntent, ToyItems, ToyQueries, toy_servable
+from toy_servable import COLUMNS, IDS, QUESTIONS, K, ToyIntent, ToyItems, ToyQueries, toy_servable
 
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ArtifactError
@@ -79,6 +79,10 @@ def test_requests_are_like_those_to_come(version, model):
     clauses = {tuple(row[row != b""]) for inputs in searches for row in inputs["filter"]}
     assert clauses == {(), (b"brand=Sony", b"price=..100")}
     assert {value for inputs in searches for value in inputs["automatic"]} == {True, False}
+    assert {value for inputs in searches for value in inputs["k"]} == {K}
+    assert {value for inputs in searches for value in inputs["leaves_to_search"]} == {0}
+    excluded = {tuple(row[row != b""]) for inputs in searches for row in inputs["exclude"]}
+    assert excluded == {(), tuple(item_id.encode() for item_id in IDS[:5])}
     # TensorFlow Serving's batching pads with a tensor's first element, and refuses to pad what has none.
     lists = [values for _, inputs in found for values in inputs.values() if values.ndim == 2 and values.dtype == object]
     assert lists

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebr.errors import DataError
+from tfebr.index.recipe import Recipe
 
 # The score of a place without a result. Finite, because JSON has no infinity, and below every real score.
 NO_SCORE = float(tf.float32.min)
@@ -19,14 +20,16 @@ class Index(tf.Module, abc.ABC):
         items: number of items.
         dim: width of the embeddings.
         is_exact: whether every result is the true one.
+        recipe: how it is built and searched; None for an index that has nothing to choose.
     """
 
     items: int
     dim: int
     is_exact: bool
+    recipe: Recipe | None = None
 
     @abc.abstractmethod
-    def search(self, queries: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, queries: tf.Tensor, k: int | tf.Tensor, leaves: int | tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the k best items of each query.
 
         An item's score is the highest dot product with any of the query's heads. A head that holds NaN or infinity is ignored.
@@ -34,11 +37,28 @@ class Index(tf.Module, abc.ABC):
         Args:
             queries: [batch, heads, dim] float32.
             k: how many results; a Python integer or a scalar int32 tensor. It may exceed the number of items.
+            leaves: how many partitions to look into for each head, an integer or a scalar int32 tensor, taken as the nearest number from 1
+                to all; the recipe's when not given. An index without partitions ignores it.
 
         Returns:
             scores: [batch, k] float32, best first, finite; `NO_SCORE` where there are fewer than k results.
             rows: [batch, k] int32 rows of the items, each at most once; -1 where there are fewer than k results.
         """
+
+    def effort(self, k: tf.Tensor, leaves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What a search's results depend on: at equal effort the same items are found in the same order, a larger k only goes further.
+
+        Args:
+            k: int32 [batch], how many results.
+            leaves: int32 [batch], partitions to look into; 0 or less stands for the recipe's.
+
+        Returns:
+            Two int32 [batch]: the depth of the search, and the partitions that it looks into, as `search` takes them.
+        """
+        if self.recipe is None:
+            return tf.zeros_like(k), tf.zeros_like(leaves)
+        wanted = tf.where(leaves > 0, leaves, self.recipe.leaves_to_search)
+        return k, tf.clip_by_value(wanted, 1, max(self.recipe.leaves, 1))
 
     @abc.abstractmethod
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:

@@ -28,7 +28,7 @@ class ExactIndex(base.Index):
         self.items, self.dim = vectors.shape
         self._vectors = tf.Variable(vectors, trainable=False, name="vectors")
 
-    def search(self, queries: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, queries: tf.Tensor, k: int | tf.Tensor, leaves: int | tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Index.search`; items go by in blocks, so that memory does not grow with the catalogue."""
         queries, usable = base.usable_heads(queries)
         batch, heads = tf.shape(queries)[0], tf.shape(queries)[1]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,26 +12,38 @@ import tensorflow as tf
 from tfebr.errors import ConfigError, DataError
 from tfebr.index.base import Index, checked_embeddings
 from tfebr.index.exact import ExactIndex
-from tfebr.index.recipe import Recipe, recipe_for
+from tfebr.index.kinds import index_of
+from tfebr.index.portable import PortableIndex
+from tfebr.index.recipe import Recipe, reason_for, recipe_for
 from tfebr.index.scann import ScannIndex
 from tfebr.progress import progress
 
 _BATCH = 128
 _TIMED_QUERIES = 50
-# More candidates than this many times k cost about what exact search costs.
+# More candidates than this many times k, or items of more than this share of an IVF's leaves, cost about what exact search costs.
 _LARGEST_REORDER = 50
+_LARGEST_IVF_SHARE = 0.25
 _GROWTH = 1.5
+# Shares of the chosen leaves that are measured besides, so that the curve shows what fewer leaves would give.
+_BELOW = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+
+_Approximate = ScannIndex | PortableIndex
+_Search = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
 class RecallPoint:
-    """One measured setting: recall@k on the held-out queries and the median time of a single query in milliseconds."""
+    """One measured setting: recall@k on the held-out queries, the median time of a single query in milliseconds, and the index's size.
+
+    `memory_mb` are MiB of variables and asset files.
+    """
 
     leaves_to_search: int
     reorder: int
     vectors: str
     recall: float
     latency_ms: float
+    memory_mb: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +54,9 @@ class IndexReport:
         recipe: with the leaves and reordering that were settled on.
         items, dim, heads, queries: sizes, of the catalogue and of the held-out queries.
         k, target: recall@k that was asked for.
-        recall, latency_ms: of the index as returned; latency is the median of single queries.
+        recall, latency_ms, memory_mb: of the index as returned; see `RecallPoint`.
         curve: every setting that was measured, in order.
+        reason: why the recipe to start from was of its kind, in one sentence.
         fallback: why the index is another one than the recipe's; "" when it is not.
         build_seconds: training of the index, without measuring.
     """
@@ -56,13 +70,15 @@ class IndexReport:
     target: float
     recall: float
     latency_ms: float
+    memory_mb: float
     curve: tuple[RecallPoint, ...]
+    reason: str
     fallback: str
     build_seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON."""
-        return dataclasses.asdict(self)
+        """The report as plain values for JSON; of the recipe, the fields that mean something for its kind."""
+        return dataclasses.asdict(self) | {"recipe": self.recipe.as_dict()}
 
 
 class _Probe:
@@ -75,9 +91,18 @@ class _Probe:
         lowest = np.concatenate(parts)
         self.enough = lowest - 1e-5 * np.abs(lowest) - 1e-7
 
-    def recall(self, index: Index) -> float:
+        self._traced: tuple[Index, str, int] | None = None
+
+    def search(self, index: Index, recipe: Recipe) -> _Search:
+        """The search with the leaves of a recipe that the index uses; traced once for all leaves."""
+        traced = (index, recipe.vectors, recipe.reorder)
+        if traced != self._traced:
+            self._traced, self._function = traced, _compiled(index, self.queries.shape[1], tf.TensorSpec([], tf.int32))
+        function, leaves = self._function, tf.constant(max(recipe.leaves_to_search, 1))
+        return lambda queries, k: function(queries, k, leaves)
+
+    def recall(self, search: _Search) -> float:
         """Share of the k results that are as good as the exact k-th: items with equal scores are equally right."""
-        search = tf.function(index.search)
         hits = 0
         for i in range(0, len(self.queries), _BATCH):
             queries = self.queries[i : i + _BATCH]
@@ -86,19 +111,50 @@ class _Probe:
             hits += int(((rows >= 0) & (scores >= self.enough[i : i + _BATCH, None])).sum())
         return hits / (len(self.queries) * self.k)
 
-    def latency_ms(self, index: Index) -> float:
-        search = tf.function(index.search)
+    def latencies_ms(self, searches: Sequence[_Search]) -> list[float]:
+        """The median time of a single query by each search, in turn, so that a busy moment of the machine meets them all."""
         singles = [tf.constant(self.queries[i : i + 1]) for i in range(min(len(self.queries), _TIMED_QUERIES))]
-        k, times = tf.constant(self.k), []
-        search(singles[0], k)
-        for query in singles:
+        k = tf.constant(self.k)
+
+        def seconds(search: _Search, query: tf.Tensor) -> float:
             start = time.perf_counter()
             search(query, k)
-            times.append(time.perf_counter() - start)
-        return 1000 * float(np.median(times))
+            return time.perf_counter() - start
+
+        for search in searches:
+            search(singles[0], k)
+        # Not the same query by one after the other: the later would find its items in the processor's cache.
+        apart = math.ceil(len(singles) / len(searches))
+        times = [[seconds(s, singles[(i + j * apart) % len(singles)]) for j, s in enumerate(searches)] for i in range(len(singles))]
+        return [1000 * float(median) for median in np.median(times, axis=0)]
 
     def measure(self, index: Index, recipe: Recipe) -> RecallPoint:
-        return RecallPoint(recipe.leaves_to_search, recipe.reorder, recipe.vectors, self.recall(index), self.latency_ms(index))
+        search = self.search(index, recipe)
+        recall, latency = self.recall(search), self.latencies_ms([search])[0]
+        return RecallPoint(recipe.leaves_to_search, recipe.reorder, recipe.vectors, recall, latency, memory_mb(index))
+
+    def timed_together(self, index: _Approximate, curve: Sequence[RecallPoint]) -> list[RecallPoint]:
+        """The points that differ from the index's setting in the leaves only get latencies that can be compared; the others stay."""
+        final = index.recipe
+        same = [i for i, point in enumerate(curve) if (point.vectors, point.reorder) == (final.vectors, final.reorder)]
+        recipes = [dataclasses.replace(final, leaves_to_search=curve[i].leaves_to_search) for i in same]
+        points = list(curve)
+        for i, latency in zip(same, self.latencies_ms([self.search(index, recipe) for recipe in recipes]), strict=True):
+            points[i] = dataclasses.replace(curve[i], latency_ms=latency)
+        return points
+
+
+def memory_mb(index: Index) -> float:
+    """MiB of the index's variables and asset files: about what it holds in memory when it is loaded."""
+    parts = tf.train.TrackableView(index).descendants()
+    held = sum(part.shape.num_elements() * part.dtype.size for part in parts if isinstance(part, tf.Variable))
+    files = sum(tf.io.gfile.stat(part.asset_path.numpy()).length for part in parts if isinstance(part, tf.saved_model.Asset))
+    return (held + files) / 2**20
+
+
+def _compiled(index: Index, heads: int, *more: tf.TensorSpec) -> Any:
+    spec = [tf.TensorSpec([None, heads, index.dim], tf.float32), tf.TensorSpec([], tf.int32), *more]
+    return tf.function(lambda *given: index.search(*given), input_signature=spec)
 
 
 def measure_recall(index: Index, exact: np.ndarray, queries: np.ndarray, k: int) -> float:
@@ -113,11 +169,11 @@ def measure_recall(index: Index, exact: np.ndarray, queries: np.ndarray, k: int)
     """
     queries = _checked_queries(queries, index.dim)
     if not np.issubdtype(exact.dtype, np.integer):
-        return _Probe(checked_embeddings(exact), queries, k).recall(index)
+        return _Probe(checked_embeddings(exact), queries, k).recall(_compiled(index, queries.shape[1]))
     k = min(k, index.items)
     if exact.ndim != 2 or len(exact) != len(queries) or exact.shape[1] < k:
         raise DataError(f"`exact` must have shape [{len(queries)}, at least {k}]. Received {list(exact.shape)}.")
-    search, found = tf.function(index.search), 0
+    search, found = _compiled(index, queries.shape[1]), 0
     for i in range(0, len(queries), _BATCH):
         rows = search(tf.constant(queries[i : i + _BATCH]), tf.constant(k))[1].numpy()
         found += sum(len(np.intersect1d(a, b)) for a, b in zip(rows, exact[i : i + _BATCH, :k], strict=True))
@@ -131,30 +187,34 @@ def build(
     target: float = 0.98,
     recipe: Recipe | None = None,
     quiet: bool = False,
+    server: str = "scann",
 ) -> tuple[Index, IndexReport]:
     """Builds an index whose measured recall@k is at least `target`.
 
     The leaves to search and the candidates to reorder are raised until the target is met. When even the largest do not meet it,
-    int8 vectors give way to float32 ones, and at last the index to an exact one; the report's `fallback` then says so.
+    int8 vectors give way to float32 ones, and at last the index to an exact one; the report's `fallback` then says so. Fewer leaves than
+    the chosen ones are measured too, for the report's curve.
 
     Args:
         item_embeddings: [items, dim] float32.
         heldout_queries: [queries, heads, dim] float32; some hundreds of queries like those to come. All of them are searched.
         k: depth at which recall is measured.
         target: recall@k in (0, 1].
-        recipe: where to start; `recipe_for` the number of items when not given.
+        recipe: where to start; `recipe_for` the number of items and the server when not given.
         quiet: no progress display.
+        server: what the index will run on, "scann" or "stock"; see `recipe_for`.
 
     Raises:
-        ConfigError: the target is not a share, or the recipe does not fit the number of items.
+        ConfigError: the target is not a share, or the recipe does not fit the number of items or the server.
         DataError: embeddings or queries have another shape or are not finite.
     """
     if not 0 < target <= 1:
         raise ConfigError(f"`target` should be a recall in (0, 1]. Received: target = {target!r}.")
     embeddings = checked_embeddings(item_embeddings)
     queries = _checked_queries(heldout_queries, embeddings.shape[1])
-    start_recipe = recipe or recipe_for(len(embeddings), k)
-    start_recipe.check_items(len(embeddings))
+    start = recipe or recipe_for(len(embeddings), k, server=server)
+    start.check_items(len(embeddings))
+    start.check_server(server)
     probe = _Probe(embeddings, queries, k)
     curve: list[RecallPoint] = []
     fallback = ""
@@ -166,25 +226,29 @@ def build(
             return curve[-1]
 
         began = time.perf_counter()
-        index: Index = ExactIndex(embeddings) if start_recipe.kind == "exact" else ScannIndex(embeddings, start_recipe)
+        index = index_of(start, embeddings)
         build_seconds = time.perf_counter() - began
-        settled = measured(index, start_recipe)
-        if isinstance(index, ScannIndex):
+        settled = measured(index, index.recipe if isinstance(index, _Approximate) else start)
+        if isinstance(index, _Approximate):
             settled = _climb(index, settled, probe, target, measured)
-            if settled.recall < target and start_recipe.vectors == "int8":
+            if settled.recall < target and start.vectors == "int8":
                 fallback = f"int8 vectors reach recall@{k} {settled.recall:.4f} at best, below {target}; float32 vectors are used. "
-                index.use(dataclasses.replace(start_recipe, vectors="float32"), embeddings)
-                settled = _climb(index, measured(index, index.recipe), probe, target, measured)
-        if settled.recall < target and not index.is_exact:
-            fallback += (
-                f"Searching {settled.leaves_to_search} leaves and reordering {settled.reorder} reaches recall@{k} {settled.recall:.4f}, "
-                f"below {target}; exact search is used."
-            )
-            index = ExactIndex(embeddings)
-            settled = measured(index, Recipe("exact"))
-    final = index.recipe if isinstance(index, ScannIndex) else Recipe("exact")
+                again = dataclasses.replace(
+                    index.recipe, vectors="float32", leaves_to_search=curve[0].leaves_to_search, reorder=start.reorder
+                )
+                index.use(again, embeddings)
+                settled = _climb(index, measured(index, again), probe, target, measured)
+            if settled.recall >= target:
+                chosen = curve.index(settled)
+                _descend(index, embeddings, measured)
+                curve = probe.timed_together(index, curve)
+                settled = curve[chosen]
+            else:
+                fallback += f"{_searched(index.recipe)} reaches recall@{k} {settled.recall:.4f}, below {target}; exact search is used."
+                index = ExactIndex(embeddings)
+                settled = measured(index, Recipe("exact"))
     report = IndexReport(
-        recipe=final,
+        recipe=index.recipe if isinstance(index, _Approximate) else Recipe("exact"),
         items=index.items,
         dim=index.dim,
         heads=queries.shape[1],
@@ -193,20 +257,24 @@ def build(
         target=target,
         recall=settled.recall,
         latency_ms=settled.latency_ms,
+        memory_mb=settled.memory_mb,
         curve=tuple(curve),
+        reason=reason_for(len(embeddings), server) if recipe is None else f"The recipe of kind {recipe.kind!r} was given.",
         fallback=fallback.strip(),
         build_seconds=build_seconds,
     )
     return index, report
 
 
-def _climb(index: ScannIndex, best: RecallPoint, probe: _Probe, target: float, measured: Any) -> RecallPoint:
+def _climb(index: _Approximate, best: RecallPoint, probe: _Probe, target: float, measured: Any) -> RecallPoint:
     """Raises leaves or reordering, whichever gains more, until the target is met or both are at their largest; `index` keeps it."""
-    largest_reorder = min(index.items, _LARGEST_REORDER * probe.k)
+    portable = isinstance(index, PortableIndex)
+    largest_reorder = 0 if portable else min(index.items, _LARGEST_REORDER * probe.k)
+    most_leaves = math.ceil(_LARGEST_IVF_SHARE * index.recipe.leaves) if portable else index.recipe.leaves
     while best.recall < target:
         now, options = index.recipe, []
-        if now.leaves_to_search < now.leaves:
-            more_leaves = min(now.leaves, math.ceil(_GROWTH * now.leaves_to_search))
+        if now.leaves_to_search < most_leaves:
+            more_leaves = min(most_leaves, math.ceil(_GROWTH * now.leaves_to_search))
             options.append(dataclasses.replace(now, leaves_to_search=more_leaves))
         if now.reorder < largest_reorder:
             options.append(dataclasses.replace(now, reorder=min(largest_reorder, math.ceil(_GROWTH * now.reorder))))
@@ -219,6 +287,22 @@ def _climb(index: ScannIndex, best: RecallPoint, probe: _Probe, target: float, m
         best = max(points, key=lambda point: (point.recall, -point.latency_ms))
         index.use(options[points.index(best)], probe.embeddings)
     return best
+
+
+def _descend(index: _Approximate, embeddings: np.ndarray, measured: Any) -> None:
+    """Measures shares of the chosen leaves; `index` keeps the chosen ones."""
+    chosen = index.recipe
+    for leaves in sorted({math.ceil(share * chosen.leaves_to_search) for share in _BELOW} - {0, chosen.leaves_to_search}):
+        fewer = dataclasses.replace(chosen, leaves_to_search=leaves)
+        index.use(fewer, embeddings)
+        measured(index, fewer)
+    index.use(chosen, embeddings)
+
+
+def _searched(recipe: Recipe) -> str:
+    if recipe.kind == "ivf":
+        return f"Searching {recipe.leaves_to_search} of {recipe.leaves} partitions"
+    return f"Searching {recipe.leaves_to_search} leaves and reordering {recipe.reorder}"
 
 
 def _checked_queries(queries: np.ndarray, dim: int) -> np.ndarray:

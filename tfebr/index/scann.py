@@ -15,6 +15,8 @@ from tfebr.index.recipe import Recipe
 
 # Queries whose candidates' vectors are gathered at one time.
 _CANDIDATES_AT_ONCE = 2**17
+# Requests of a batch that ScaNN searches side by side.
+_REQUESTS_AT_ONCE = 8
 
 
 class ScannIndex(base.Index):
@@ -84,14 +86,22 @@ class ScannIndex(base.Index):
         Args:
             queries: [batch, heads, dim] float32.
             k: how many results.
-            leaves: partitions to look into for each head; the recipe's `leaves_to_search` when not given.
+            leaves: as in `Index.search`.
             reorder: candidates per head to compute full scores of, at least k; the recipe's when not given.
         """
-        per_head = tf.clip_by_value(self.recipe.reorder if reorder is None else reorder, k, tf.maximum(self.items, k))
+        per_head = self._depth(k, self.recipe.reorder if reorder is None else reorder)
         candidates = self.candidates(queries, per_head, leaves)
         if queries.shape[1] != 1:
             candidates = _without_repeats(candidates)
         return base.finish(*self._best(*base.usable_heads(queries), candidates, tf.minimum(k, tf.shape(candidates)[1])), k)
+
+    def effort(self, k: tf.Tensor, leaves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Index.effort`; the depth is the number of candidates for each head."""
+        return self._depth(k, self.recipe.reorder), super().effort(k, leaves)[1]
+
+    def _depth(self, k: int | tf.Tensor, reorder: int | tf.Tensor) -> tf.Tensor:
+        # `tf.clip_by_value` takes no bounds of a higher rank than the value.
+        return tf.maximum(tf.minimum(reorder, self.items), k)
 
     def candidates(self, queries: tf.Tensor, per_head: int | tf.Tensor, leaves: int | tf.Tensor | None = None) -> tf.Tensor:
         """What ScaNN finds by its codes alone, before any full score is computed.
@@ -105,13 +115,28 @@ class ScannIndex(base.Index):
             [batch, heads * n] int32 rows, in no order that counts over all heads; a row may be there once for each head, and -1 stands for
             none.
         """
+        leaves = tf.clip_by_value(self.recipe.leaves_to_search if leaves is None else leaves, 1, max(self.recipe.leaves, 1))
         queries, usable = base.usable_heads(queries)
-        heads = queries.shape[1] or tf.shape(queries)[1]
-        found = self._codes.search(
-            tf.reshape(queries, [-1, self.dim]), per_head, max(self.recipe.leaves_to_search, 1) if leaves is None else leaves
-        )
+        batch, heads = tf.shape(queries)[0], queries.shape[1] or tf.shape(queries)[1]
+
+        def one(heads: tf.Tensor) -> tf.Tensor:
+            found = self._codes.search(heads, per_head, leaves)
+            # In few leaves there may be fewer items than are asked for.
+            return tf.pad(found, [[0, 0], [0, per_head - tf.shape(found)[1]]], constant_values=-1)
+
+        def each() -> tf.Tensor:
+            found = tf.map_fn(
+                one,
+                queries,
+                parallel_iterations=_REQUESTS_AT_ONCE,
+                fn_output_signature=tf.TensorSpec([None, None], tf.int32),
+            )
+            return tf.reshape(found, [batch * heads, -1])
+
+        # ScaNN rounds otherwise when it scores more queries at once: a request's results must not depend on what else is in the batch.
+        found = tf.cond(batch > 1, each, lambda: self._codes.search(tf.reshape(queries, [-1, self.dim]), per_head, leaves))
         found = tf.where(tf.reshape(usable, [-1, 1]), found, -1)
-        return tf.reshape(found, [tf.shape(queries)[0], heads * tf.shape(found)[1]])
+        return tf.reshape(found, [batch, heads * tf.shape(found)[1]])
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """See `Index.vectors`; of int8 vectors, what they stand for."""

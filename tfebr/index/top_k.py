@@ -6,13 +6,12 @@ from tensorflow_recommenders.layers import factorized_top_k
 
 from tfebr.errors import ConfigError, DataError
 from tfebr.index.base import Index
-from tfebr.index.exact import ExactIndex
+from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe, recipe_for
-from tfebr.index.scann import ScannIndex
 
 
 class IndexTopK(factorized_top_k.TopK):
-    """A `tfrs.layers.factorized_top_k.TopK` over an `ExactIndex` or a `ScannIndex`.
+    """A `tfrs.layers.factorized_top_k.TopK` over an exact, a ScaNN or a portable index.
 
     Unlike TFRS's layers it takes several heads for a query, returns any k, and pads with an empty identifier and a finite score.
 
@@ -43,7 +42,7 @@ class IndexTopK(factorized_top_k.TopK):
         if identifiers is not None and len(identifiers) != len(vectors):
             raise DataError(f"`identifiers` must be as many as `candidates`. Received {len(identifiers)} and {len(vectors)}.")
         recipe = self._recipe or recipe_for(len(vectors), self._k)
-        self._index = ExactIndex(vectors) if recipe.kind == "exact" else ScannIndex(vectors, recipe)
+        self._index = index_of(recipe, vectors)
         self._identifiers = None if identifiers is None else tf.Variable(identifiers, trainable=False)
         self._reset_tf_function_cache()
         return self

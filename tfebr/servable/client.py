@@ -1,31 +1,23 @@
 """Asks a servable over REST or gRPC with columns by name; works with this package's server and with TensorFlow Serving."""
 
-import base64
 import dataclasses
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfebr.errors import ConfigError, RequestError
+from tfebr.servable.columns import Tensor, from_answer, is_list, tensors_of, to_array
 from tfebr.servable.filters import Filter, filter_clauses
-from tfebr.servable.transports import RestTransport, Transport
+from tfebr.servable.transports import RestTransport, ServerError, Transport, UnavailableError
 
-_NUMPY = {
-    "DT_STRING": np.dtype(object),
-    "DT_BOOL": np.dtype(bool),
-    "DT_FLOAT": np.dtype(np.float32),
-    "DT_DOUBLE": np.dtype(np.float64),
-    **{f"DT_{name.upper()}": np.dtype(name) for name in ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64")},
-}
-# NumPy's kind of a dtype: what a column of it may hold, in words and in types.
-_VALUES: dict[str, tuple[str, tuple[type, ...]]] = {
-    "O": ("a str", (str, bytes)),
-    "b": ("True or False", (bool, np.bool_)),
-    "i": ("a whole number", (int, np.integer)),
-    "u": ("a whole number", (int, np.integer)),
-    "f": ("a number", (int, float, np.integer, np.floating)),
-}
+_EVENTS = ("history_stages", "history_ages")
+# What only the signature `search` takes.
+_SEARCH = {"filter", "automatic", "k", "exclude", "leaves_to_search"}
+# Seconds before the second attempt; twice as many before each further one, less up to a half so that clients do not return all at once.
+_FIRST_PAUSE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +36,9 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """dtype and shape of an input or output; a size of -1 is any size."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class _Signature:
-    inputs: dict[str, _Tensor]
-    outputs: dict[str, _Tensor]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
 
 
 class Client:
@@ -64,15 +48,19 @@ class Client:
         target: address of the server: `host:port`, or `http://host:port` for REST.
         name: the model's name on the server.
         protocol: "rest" or "grpc". REST needs no TensorFlow on the client's side.
-        timeout: seconds to wait for one answer.
+        timeout: seconds that one call of a method may last, with all its attempts.
+        retries: further attempts, each after a longer pause than the last, while the server cannot be reached or says that it is not
+            available; any request may be repeated, as none changes anything.
 
     Raises:
-        ConfigError: an unknown protocol, or an address that cannot be read.
+        ConfigError: an unknown protocol, an address that cannot be read, or a negative number of retries.
     """
 
-    def __init__(self, target: str, name: str, protocol: str = "rest", timeout: float = 10.0):
-        self._transport = _transport(protocol, target, name, timeout)
-        self._name = name
+    def __init__(self, target: str, name: str, protocol: str = "rest", timeout: float = 10.0, retries: int = 3):
+        if retries < 0:
+            raise ConfigError(f"`retries` must be at least 0. Received: `retries` = {retries}.")
+        self._transport = _transport(protocol, target, name)
+        self._target, self._name, self._timeout, self._retries = target, name, timeout, retries
         self._signatures: dict[str, _Signature] = {}
 
     def query(
@@ -85,6 +73,9 @@ class Client:
         history_ages: Sequence[int] = (),
         filter: Filter | None = None,
         automatic: bool = False,
+        k: int | Sequence[int] | None = None,
+        exclude: Sequence[str] = (),
+        leaves_to_search: int | Sequence[int] | None = None,
         signature: str | None = None,
         **inputs: Any,
     ) -> list[Result]:
@@ -101,8 +92,13 @@ class Client:
                 `{"brand": ["Sony", "LG"]}` one of several, `{"price": (10, 50)}` a range with both bounds, of which one may be None. Or a
                 list of clauses as `tfebr.index.attributes` explains them: `["brand=Sony|price=..10"]`.
             automatic: go by what the query itself implies, too, where the model was exported with that.
-            signature: a signature with the outputs `ids`, `scores` and `num_results`; by default `search` where there is a filter or
-                `automatic`, and `serving_default` where there is neither.
+            k: how many results, at least 1, of each query where it is a list; by default as many as the model was exported with. There are
+                never more than items, nor than `tfebr.servable.module.MAX_K`.
+            exclude: ids of items that are not to be found; unknown ones do not matter.
+            leaves_to_search: partitions of the index to look into, at least 1, for each query where it is a list: more find better items
+                and take longer. By default as many as the index was built for; an index without partitions ignores it.
+            signature: a signature with the outputs `ids`, `scores` and `num_results`; by default `serving_default` where neither a filter
+                nor any of the arguments after it are given, else `search`.
             **inputs: further inputs of the signature by name, as in `predict`: one value for all queries, or a list with one for each.
 
         Returns:
@@ -113,29 +109,34 @@ class Client:
                 catalogue does not have.
             ServerError: no answer.
         """
+        end = time.monotonic() + self._timeout
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             return []
         columns = {"query": texts, **{f"user_{column}": value for column, value in (user or {}).items()}, **inputs}
-        lists = {
+        lists: dict[str, Sequence[Any]] = {
             "history_items": history,
             "history_queries": history_queries,
             "history_stages": history_stages,
             "history_ages": history_ages,
+            "exclude": exclude,
+            "filter": filter_clauses(filter, self._filter_columns(end)) if filter else [],
         }
         for field, values in lists.items():
             # A bare string is a sequence too: of its letters.
-            if isinstance(values, str):
+            if isinstance(values, str | bytes):
                 raise RequestError(f"Field `{field}` must be a list. Received: one string.")
             if len(values):
-                columns[field] = [list(values)] * len(texts)
-        clauses = filter_clauses(filter, self.filter_columns()) if filter else []
-        if clauses:
-            columns["filter"] = [clauses] * len(texts)
+                # TensorFlow Serving's batching fills up shorter lists with the first element of the request's own: so that is padding.
+                columns[field] = [[0 if field in _EVENTS else "", *values]] * len(texts)
+        for field, value in (("k", k), ("leaves_to_search", leaves_to_search)):
+            if value is not None:
+                _check_positive(field, value)
+                columns[field] = value
         if automatic:
             columns["automatic"] = True
-        signature = signature or ("search" if clauses or automatic else "serving_default")
-        found = self.predict(signature, **columns)
+        signature = signature or ("search" if columns.keys() & _SEARCH else "serving_default")
+        found = self._predict(signature, columns, end)
         missing = {"ids", "scores", "num_results"} - found.keys()
         if missing:
             raise RequestError(f"Signature `{signature}` is no search: it lacks the output {', '.join(sorted(missing))}. Use `predict`.")
@@ -152,11 +153,15 @@ class Client:
             RequestError: the model was exported without filters.
             ServerError: no answer.
         """
-        if "attributes" not in self._known_signatures():
+        return self._filter_columns(time.monotonic() + self._timeout)
+
+    def _filter_columns(self, end: float) -> dict[str, str]:
+        known = self._known_signatures(end)
+        if "attributes" not in known:
             raise RequestError(
                 f"Model `{self._name}` takes no filter: its catalogue had no column besides ids and titles when it was exported."
             )
-        outputs = self._known_signatures()["attributes"].outputs
+        outputs = known["attributes"].outputs
         return {name: "category" if spec.dtype == "DT_STRING" else "number" for name, spec in outputs.items()}
 
     def predict(self, signature: str = "serving_default", **columns: Any) -> dict[str, np.ndarray]:
@@ -174,18 +179,21 @@ class Client:
             RequestError: naming the field that the signature does not have or that does not fit it.
             ServerError: no answer.
         """
-        known = self._signature(signature)
+        return self._predict(signature, columns, time.monotonic() + self._timeout)
+
+    def _predict(self, signature: str, columns: Mapping[str, Any], end: float) -> dict[str, np.ndarray]:
+        known = self._signature(signature, end)
         unknown = sorted(columns.keys() - known.inputs.keys())
         if unknown:
             raise RequestError(f"Signature `{signature}` has no field `{unknown[0]}`. It has: {', '.join(sorted(known.inputs))}.")
-        lists = {name: value for name, value in columns.items() if _is_list(value) and known.inputs[name].shape[:1] == (-1,)}
+        lists = {name: value for name, value in columns.items() if is_list(value) and known.inputs[name].shape[:1] == (-1,)}
         rows = len(next(iter(lists.values()))) if lists else 1
         for name, value in lists.items():
             if len(value) != rows:
                 raise RequestError(f"Field `{name}` has {len(value)} rows, but `{next(iter(lists))}` has {rows}.")
-        arrays = {name: _input(name, columns.get(name), spec, rows) for name, spec in known.inputs.items()}
-        found = self._transport.predict(signature, arrays, list(known.outputs))
-        return {name: _output(name, found[name], spec) for name, spec in known.outputs.items()}
+        arrays = {name: to_array(name, columns.get(name), spec, rows) for name, spec in known.inputs.items()}
+        found = self._patiently(end, lambda left: self._transport.predict(signature, arrays, list(known.outputs), left))
+        return {name: from_answer(name, found[name], spec) for name, spec in known.outputs.items()}
 
     def close(self) -> None:
         """Closes the connections."""
@@ -197,91 +205,50 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _known_signatures(self) -> dict[str, _Signature]:
+    def _patiently(self, end: float, ask: Callable[[float], Any]) -> Any:
+        """What `ask`, called with the seconds that are left, gives; asked again while the server is not available."""
+        for attempt in range(self._retries + 1):
+            try:
+                return ask(max(end - time.monotonic(), 0.0))
+            except TimeoutError:
+                said = f"{self._target}: no answer within {self._timeout:g} seconds. Allow more time, or send fewer rows in a request."
+                raise ServerError(said) from None
+            except UnavailableError:
+                pause = _FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)
+                if attempt == self._retries or time.monotonic() + pause >= end:
+                    raise
+                time.sleep(pause)
+
+    def _known_signatures(self, end: float) -> dict[str, _Signature]:
         if not self._signatures:
+            described = self._patiently(end, self._transport.signatures)
             self._signatures = {
-                key: _Signature(_tensors(value.get("inputs", {})), _tensors(value.get("outputs", {})))
-                for key, value in self._transport.signatures().items()
+                key: _Signature(tensors_of(value.get("inputs", {})), tensors_of(value.get("outputs", {})))
+                for key, value in described.items()
                 # Every SavedModel lists its initialisation too, which nobody can ask for.
                 if key != "__saved_model_init_op"
             }
         return self._signatures
 
-    def _signature(self, name: str) -> _Signature:
-        known = self._known_signatures()
+    def _signature(self, name: str, end: float) -> _Signature:
+        known = self._known_signatures(end)
         if name not in known:
             raise RequestError(f"Model `{self._name}` has no signature `{name}`. It has: {', '.join(sorted(known))}.")
         return known[name]
 
 
-def _transport(protocol: str, target: str, name: str, timeout: float) -> Transport:
+def _transport(protocol: str, target: str, name: str) -> Transport:
     if protocol == "rest":
-        return RestTransport(target, name, timeout)
+        return RestTransport(target, name)
     if protocol == "grpc":
         # Here, because it needs TensorFlow, whose import takes seconds that a REST client should not pay.
         from tfebr.servable.grpc_transport import GrpcTransport
 
-        return GrpcTransport(target, name, timeout)
+        return GrpcTransport(target, name)
     raise ConfigError(f'`protocol` must be "rest" or "grpc". Received: `protocol` = {protocol!r}.')
 
 
-def _tensors(described: Mapping[str, Any]) -> dict[str, _Tensor]:
-    # Protobuf's JSON has int64 as text and may leave out what is zero or empty.
-    return {
-        name: _Tensor(value["dtype"], tuple(int(dim.get("size", 0)) for dim in value.get("tensor_shape", {}).get("dim", [])))
-        for name, value in described.items()
-    }
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | np.ndarray)
-
-
-def _input(name: str, value: Any, spec: _Tensor, rows: int) -> np.ndarray:
-    """A dense array out of nested lists of unequal lengths; None is all padding."""
-    if spec.dtype not in _NUMPY:
-        raise RequestError(f"Field `{name}` is of type {spec.dtype}, which this client cannot send.")
-    dtype = _NUMPY[spec.dtype]
-    padding = "" if dtype.kind == "O" else dtype.type(0)
-    if value is None:
-        value = padding if not spec.shape else [[] if len(spec.shape) > 1 else padding] * rows
-    elif not _is_list(value) and len(spec.shape) == 1:
-        value = [value] * rows
-    level, shape = [value], []
-    for axis, size in enumerate(spec.shape):
-        if not all(map(_is_list, level)):
-            raise RequestError(f"Field `{name}` needs {len(spec.shape)} levels of lists, the outermost for the rows.")
-        longest = max(map(len, level), default=0)
-        if 0 <= size < longest:
-            raise RequestError(f"Field `{name}` takes lists of at most {size} values. Received: {longest}.")
-        # At least one column of padding: models reduce over it, and the mean of nothing is NaN.
-        shape.append(size if size >= 0 else max(longest, 1 if axis else 0))
-        pad: Any = padding if axis == len(spec.shape) - 1 else []
-        level = [item for row in level for item in (*row, *[pad] * (shape[-1] - len(row)))]
-    wanted, types = _VALUES[dtype.kind]
-    for item in level:
-        if not isinstance(item, types) or (dtype.kind != "b" and isinstance(item, bool)):
-            raise RequestError(f"Field `{name}` must hold {wanted} for each value. Received: a {type(item).__name__}.")
-    try:
-        values = [item.encode("utf-8") if isinstance(item, str) else item for item in level]
-        return np.array(values, dtype=dtype).reshape(shape)
-    except UnicodeEncodeError:
-        raise RequestError(f"Field `{name}` holds half of a surrogate pair, which is no text.") from None
-    except OverflowError:
-        raise RequestError(f"Field `{name}` holds a number outside the range of {dtype.name}.") from None
-
-
-def _output(name: str, value: Any, spec: _Tensor) -> np.ndarray:
-    array = np.asarray(value, dtype=_NUMPY.get(spec.dtype))
-    if array.dtype.kind != "O":
-        return array
-    leaves = [_leaf(name, leaf) for leaf in array.ravel().tolist()]
-    return np.array(leaves, dtype=object).reshape(array.shape)
-
-
-def _leaf(name: str, leaf: Any) -> str | bytes:
-    if isinstance(leaf, dict):
-        return base64.b64decode(leaf["b64"])
-    if isinstance(leaf, bytes) and not name.endswith("_bytes"):
-        return leaf.decode("utf-8", errors="replace")
-    return leaf
+def _check_positive(field: str, value: int | Sequence[int]) -> None:
+    for number in value if isinstance(value, list | tuple | np.ndarray) else [value]:
+        if isinstance(number, int | np.integer) and number < 1:
+            raise RequestError(f"Field `{field}` must be at least 1. Received: {number}. Leave it out for the model's own.")

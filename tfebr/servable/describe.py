@@ -60,8 +60,7 @@ def _index(index: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
     if "recall" in index:
         measured = f"recall@{_value(index.get('k'))} {_value(index['recall'])} against exact search (target {_value(index.get('target'))})"
         rows.append(("measured", f"{measured}, {_value(index.get('latency_ms'))} ms a query, on {_value(index.get('queries'))} queries"))
-    if index.get("fallback"):
-        rows.append(("note", str(index["fallback"])))
+    rows += [(label, str(index[name])) for name, label in (("reason", "why"), ("fallback", "note")) if index.get(name)]
     return rows
 
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 import tensorflow as tf
@@ -17,23 +18,26 @@ from tensorflow_serving.apis import (
 )
 
 from tfebr.errors import RequestError
-from tfebr.servable.tensors import from_protos, to_proto
-from tfebr.servable.versions import NotServedError, Versions, first_line
+from tfebr.servable.messages import first_line
+from tfebr.servable.metrics import Handled
+from tfebr.servable.tensors import from_protos, rows_of, to_proto
+from tfebr.servable.versions import NotServedError, Versions
 
 _log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def add_services(server: grpc.Server, versions: Versions, max_elements: int) -> None:
+def add_services(server: grpc.Server, versions: Versions, max_elements: int, observe: Callable[[Handled], None]) -> None:
     """Registers both services with a gRPC server.
 
     Args:
         server: answers in its own threads.
         versions: the loaded model.
         max_elements: largest input tensor that is accepted.
+        observe: called with every request that was handled.
     """
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(versions, max_elements), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(versions), server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(versions, max_elements, observe), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(versions, observe), server)
 
 
 def _not_offered(self: object, request: Message, context: grpc.ServicerContext) -> None:
@@ -43,16 +47,21 @@ def _not_offered(self: object, request: Message, context: grpc.ServicerContext) 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
     Classify = Regress = MultiInference = _not_offered
 
-    def __init__(self, versions: Versions, max_elements: int):
+    def __init__(self, versions: Versions, max_elements: int, observe: Callable[[Handled], None]):
         self._versions = versions
         self._max_elements = max_elements
+        self._observe = observe
 
     def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
-        with _status_codes(context):
-            name, version = _spec(request)
-            model = self._versions.get(name, version)
+        with _status_codes(context, "predict", self._observe) as handled:
+            name, version, label = _spec(request)
+            model = self._versions.get(name, version, label)
+            handled.model, handled.version = name, model.version
             signature = request.model_spec.signature_name or "serving_default"
-            inputs = from_protos(request.inputs, model.inputs(signature), self._max_elements)
+            specs = model.inputs(signature)
+            handled.signature = signature
+            inputs = from_protos(request.inputs, specs, self._max_elements)
+            handled.rows = rows_of(inputs)
             wanted = _filtered(request.output_filter, model.outputs(signature))
             outputs = model.run(signature, inputs)
             response = predict_pb2.PredictResponse()
@@ -65,7 +74,7 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
     def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        with _status_codes(context):
+        with _status_codes(context, "metadata", self._observe):
             if list(request.metadata_field) != ["signature_def"]:
                 raise RequestError(f'`metadata_field` must be ["signature_def"]. Received: {list(request.metadata_field)[:3]}.')
             response = self._versions.metadata(*_spec(request))
@@ -75,22 +84,26 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
 class _Models(model_service_pb2_grpc.ModelServiceServicer):
     HandleReloadConfigRequest = _not_offered
 
-    def __init__(self, versions: Versions):
+    def __init__(self, versions: Versions, observe: Callable[[Handled], None]):
         self._versions = versions
+        self._observe = observe
 
     def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        with _status_codes(context):
+        with _status_codes(context, "status", self._observe):
             response = self._versions.status(*_spec(request))
         return response
 
 
 @contextlib.contextmanager
-def _status_codes(context: grpc.ServicerContext) -> Iterator[None]:
+def _status_codes(context: grpc.ServicerContext, api: str, observe: Callable[[Handled], None]) -> Iterator[Handled]:
     code, message = grpc.StatusCode.INTERNAL, "Internal error of the server."
+    handled, start = Handled("GRPC", api), time.perf_counter()
     try:
-        yield
+        yield handled
+        handled.microseconds = 1e6 * (time.perf_counter() - start)
+        observe(handled)
         return
     except NotServedError as error:
         code, message = grpc.StatusCode.NOT_FOUND, str(error)
@@ -101,18 +114,20 @@ def _status_codes(context: grpc.ServicerContext) -> Iterator[None]:
     except Exception as error:
         # The type alone: a message or a traceback may hold what a shop's customer typed.
         _log.error("a gRPC request failed with %s", type(error).__name__)
+    handled.status = code.name
+    handled.microseconds = 1e6 * (time.perf_counter() - start)
+    observe(handled)
     context.abort(code, message)
 
 
 def _spec(
     request: predict_pb2.PredictRequest | get_model_metadata_pb2.GetModelMetadataRequest | get_model_status_pb2.GetModelStatusRequest,
-) -> tuple[str, int | None]:
+) -> tuple[str, int | None, str | None]:
     spec: model_pb2.ModelSpec = request.model_spec
     if not spec.name:
         raise RequestError("Missing ModelSpec: `model_spec.name` must be the name of the model.")
-    if spec.WhichOneof("version_choice") == "version_label":
-        raise RequestError(f"Unrecognized servable version label: {spec.version_label[:60]}. This server knows version numbers only.")
-    return spec.name, spec.version.value if spec.HasField("version") else None
+    label = spec.version_label if spec.WhichOneof("version_choice") == "version_label" else None
+    return spec.name, spec.version.value if spec.HasField("version") else None, label
 
 
 def _filtered(output_filter: Iterable[str], outputs: list[str]) -> list[str]:

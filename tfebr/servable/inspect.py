@@ -129,7 +129,7 @@ def servers(ops: Mapping[str, str | None], tensorflow: str) -> list[dict[str, An
     lacking = sorted(op for op, package in ops.items() if package == "scann")
     newer = f"Version {tensorflow.rpartition('.')[0] or tensorflow} or newer."
     nowhere = f"No server known here has {', '.join(unknown)}: build one with the library it comes from, or write the model without it."
-    stock = f"It lacks ScaNN's operations ({', '.join(lacking)}): export with an index of core operations, or use one of the servers below."
+    stock = f"It lacks ScaNN's operations ({', '.join(lacking)}): `tfebr export RUN --server stock`, or use one of the servers below."
     linked = (
         "Every operation is in the stock image." if not (lacking or unknown) else f"{newer} Build it with scann's operations; see export/."
     )

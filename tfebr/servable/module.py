@@ -11,6 +11,14 @@ from tfebr.index.attributes import ItemAttributes
 from tfebr.index.base import Index
 from tfebr.index.filtered import filtered_search
 
+# The most results that `search` returns for one query: some hundred kilobytes of JSON.
+MAX_K = 10_000
+_SEARCH = {
+    "k": tf.TensorSpec([None], tf.int32),
+    "exclude": tf.TensorSpec([None, None], tf.string),
+    "leaves_to_search": tf.TensorSpec([None], tf.int32),
+}
+
 
 class Encoder(Protocol):
     """A tf.Module that maps raw inputs to embeddings.
@@ -33,8 +41,8 @@ class RetrievalServable(tf.Module):
         item_encoder: raw item inputs to [items, dim].
         index: over the items' embeddings, its rows in the order of `item_ids`.
         item_ids: the items' ids.
-        default_k: results that `serving_default` and `search` return for each query.
-        attributes: of the items, in the same order; with them there are the signatures `search` and `attributes`.
+        default_k: results that `serving_default` returns for each query, and `search` where the request does not say.
+        attributes: of the items, in the same order; with them `search` takes a filter, and there is the signature `attributes`.
         intent: maps [batch] query texts to the filters that they imply, [batch, n] clauses padded with ""; see `tfebr.index.attributes`.
 
     Raises:
@@ -71,11 +79,13 @@ class RetrievalServable(tf.Module):
             "embed_query": _named(self._embed_query, query_encoder.input_signature),
             "embed_items": _named(self._embed_items, item_encoder.input_signature),
         }
+        inputs = {**query_encoder.input_signature, **_SEARCH}
         if attributes is not None:
-            inputs = {**query_encoder.input_signature, "filter": tf.TensorSpec([None, None], tf.string)}
-            if intent is not None:
-                inputs["automatic"] = tf.TensorSpec([None], tf.bool)
-            signatures["search"] = _named(lambda **given: self._search(attributes, intent, given), inputs)
+            inputs["filter"] = tf.TensorSpec([None, None], tf.string)
+        if intent is not None:
+            inputs["automatic"] = tf.TensorSpec([None], tf.bool)
+        signatures["search"] = _named(self._search, inputs)
+        if attributes is not None:
             ids = {"item_ids": tf.TensorSpec([None], tf.string)}
             signatures["attributes"] = _named(lambda **given: attributes.values(item_ids.lookup(given["item_ids"]) - 1), ids)
         # Assigned whole: TensorFlow refuses to save a dict attribute that changed after it was set.
@@ -88,10 +98,15 @@ class RetrievalServable(tf.Module):
         is no id, and `num_results` [batch] int32. `embed_query` returns `embedding` [batch, heads, dim], `embed_items` returns
         `embedding` [items, dim].
 
+        `search` finds what each row asks for: `k` int32 [batch] results, at most MAX_K and no more than there are items, `default_k` where
+        it is 0 or less; none of the items `exclude`, [batch, n] ids padded with "", of which unknown and repeated ones do not count; and it
+        looks into `leaves_to_search` int32 [batch] partitions of the index, as many as the index was built for where it is 0 or less. It
+        returns what `serving_default` does, as wide as the largest k of the batch; a row of a smaller k is padded.
+
         With attributes, `search` finds only items that match its input `filter`, [batch, n] clauses padded with ""; with an intent module,
-        also what the query implies of other columns, for rows whose input `automatic` [batch] is true. It returns what `serving_default`
-        does and `applied_filter` [batch, clauses], the clauses that it went by, padded with "". `attributes` maps `item_ids` [batch] to
-        one output for each column that a filter can name: [batch] strings, or float32 for numbers; "" or 0.0 where there is no value.
+        also what the query implies of other columns, for rows whose input `automatic` [batch] is true. It then also returns
+        `applied_filter` [batch, clauses], the clauses that it went by, padded with "". `attributes` maps `item_ids` [batch] to one output
+        for each column that a filter can name: [batch] strings, or float32 for numbers; "" or 0.0 where there is no value.
 
         No output holds NaN or infinity.
         """
@@ -100,16 +115,20 @@ class RetrievalServable(tf.Module):
     def _find(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._results(*self.index.search(self._encode(**inputs)["embedding"], self.default_k))
 
-    def _search(self, attributes: ItemAttributes, intent: tf.Module | None, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        clauses = inputs.pop("filter")
-        if intent is not None:
-            implied = intent(inputs["query"])
+    def _search(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        k, exclude, leaves = (inputs.pop(name) for name in _SEARCH)
+        # Not refused: a server that merges requests would fail all of them for one.
+        k = tf.minimum(tf.where(k > 0, k, self.default_k), min(max(MAX_K, self.default_k), self.index.items))
+        clauses = inputs.pop("filter") if self.attributes is not None else None
+        if self.intent is not None:
+            implied = self.intent(inputs["query"])
             # What was asked for in so many words goes before what the query's words were taken for.
             named = tf.reduce_any(_column(implied)[:, :, None] == _column(clauses)[:, None, :], axis=2)
             implied = tf.where(inputs.pop("automatic")[:, None] & ~named, implied, "")
             clauses = tf.concat([clauses, implied], axis=1)
-        found = filtered_search(self.index, attributes, self._encode(**inputs)["embedding"], self.default_k, clauses)
-        return {**self._results(*found), "applied_filter": clauses}
+        queries, excluded = self._encode(**inputs)["embedding"], self.item_ids.lookup(exclude) - 1
+        found = self._results(*filtered_search(self.index, self.attributes, queries, k, clauses, excluded, leaves))
+        return found if clauses is None else {**found, "applied_filter": clauses}
 
     def _results(self, scores: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         return {

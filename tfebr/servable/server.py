@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -10,12 +11,16 @@ import uvicorn
 
 from tfebr.errors import ConfigError, TfebrError
 from tfebr.servable.grpc_service import add_services
+from tfebr.servable.health import add_health
+from tfebr.servable.metrics import Handled, Metrics
+from tfebr.servable.request_log import log_request
 from tfebr.servable.rest import rest_app
 from tfebr.servable.versions import Versions
 
 # Longer than the pauses of most clients, so that they keep their connection.
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 10
+_SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 
 
 class Server:
@@ -23,7 +28,8 @@ class Server:
 
     Newer versions are loaded beside the one that answers and take over between two requests. What TensorFlow Serving documents for
     predict, status and metadata holds here, except: an input that the signature lacks is refused in the column form too, and a NaN or an
-    infinity is neither accepted nor printed, because JSON has none. Nothing of a request is logged.
+    infinity is neither accepted nor printed, because JSON has none. Metrics are at /monitoring/prometheus/metrics, gRPC health is that of
+    the whole server, of its two services and of the model by name. A request is logged at level INFO, without anything that it asked for.
 
     Args:
         base: `servable/<name>` with numeric version folders, or one version folder.
@@ -32,9 +38,10 @@ class Server:
         rest_port, grpc_port: 0 takes any free port.
         max_body_bytes: larger requests are refused (REST: 413, gRPC: RESOURCE_EXHAUSTED).
         poll_seconds: how often the folder is looked at for a newer version.
+        labels: names for version numbers; these versions stay loaded beside the newest one.
 
     Raises:
-        ArtifactError: there is no version, or it cannot be loaded.
+        ArtifactError: there is no version, or it cannot be loaded, or one that a label names.
         ConfigError: a port is no port number.
         TfebrError: a port is taken or `host` is no address of this machine.
     """
@@ -48,6 +55,7 @@ class Server:
         grpc_port: int = 8500,
         max_body_bytes: int = 64 * 2**20,
         poll_seconds: float = 2.0,
+        labels: Mapping[str, int] | None = None,
     ):
         for setting, port in (("rest_port", rest_port), ("grpc_port", grpc_port)):
             if not 0 <= port <= 65_535:
@@ -66,7 +74,7 @@ class Server:
         )
         try:
             bound_grpc_port = _bind_grpc(self._grpc, host, grpc_port)
-            self.versions = Versions(base, name, poll_seconds)
+            self.versions = Versions(base, name, poll_seconds, labels)
         except BaseException:
             listener.close()
             self._grpc.stop(None).wait()
@@ -76,9 +84,11 @@ class Server:
         self.rest_url = f"http://{bracketed}:{listener.getsockname()[1]}"
         self.grpc_target = f"{bracketed}:{bound_grpc_port}"
         self._closed = False
-        add_services(self._grpc, self.versions, max_elements=max_body_bytes)
+        self.metrics = Metrics()
+        add_services(self._grpc, self.versions, max_body_bytes, self._observe)
+        add_health(self._grpc, {*_SERVICES, self.name}, lambda: not self._closed)
         self._grpc.start()
-        app = rest_app(self.versions, self._pool, max_body_bytes)
+        app = rest_app(self.versions, self._pool, max_body_bytes, self.metrics, self._observe)
         self._rest = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -106,6 +116,10 @@ class Server:
         stopped.wait()
         self._pool.shutdown()
         self.versions.close()
+
+    def _observe(self, handled: Handled) -> None:
+        self.metrics.record(handled)
+        log_request(handled)
 
     def __enter__(self) -> "Server":
         return self

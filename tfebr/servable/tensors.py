@@ -145,6 +145,11 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
     return proto
 
 
+def rows_of(tensors: Mapping[str, np.ndarray]) -> int | None:
+    """The size of the batch, None where no input has a dimension."""
+    return next((len(array) for array in tensors.values() if array.ndim), None)
+
+
 def _is_plain(value: Any) -> bool:
     return not isinstance(value, dict) or _is_base64(value)
 

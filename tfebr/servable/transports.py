@@ -4,6 +4,7 @@ import base64
 import collections
 import http.client
 import json
+import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,18 +13,26 @@ import numpy as np
 
 from tfebr.errors import ConfigError, RequestError, TfebrError
 
+_UNAVAILABLE = 503
+# Bytes of an answer that are waited for at one time.
+_PART = 2**16
+
 
 class ServerError(TfebrError):
     """The server cannot be reached, does not answer in time or fails; the message says what to try."""
 
 
-class Transport(Protocol):
-    """One model on one server; may be used from several threads."""
+class UnavailableError(ServerError):
+    """The server cannot be reached, or says that it cannot answer just now: the same request may succeed a moment later."""
 
-    def signatures(self) -> Mapping[str, Any]:
+
+class Transport(Protocol):
+    """One model on one server; may be used from several threads. A call that takes longer than `timeout` seconds raises TimeoutError."""
+
+    def signatures(self, timeout: float) -> Mapping[str, Any]:
         """The model's SignatureDefs by name, in protobuf's JSON form with the names of the .proto files."""
 
-    def predict(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, Any]:
+    def predict(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], timeout: float) -> dict[str, Any]:
         """Runs `signature` on arrays, strings as bytes; `outputs` come as arrays or lists, strings as str, bytes or {"b64": ...}."""
 
     def close(self) -> None:
@@ -33,7 +42,7 @@ class Transport(Protocol):
 class RestTransport:
     """TensorFlow Serving's REST API; needs no TensorFlow."""
 
-    def __init__(self, target: str, name: str, timeout: float):
+    def __init__(self, target: str, name: str):
         url = urllib.parse.urlsplit(target if "://" in target else f"http://{target}")
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         try:
@@ -43,49 +52,63 @@ class RestTransport:
             raise ConfigError(f"`target` must be host:port or http://host:port. Received: `target` = {target!r}.") from None
         self._host = url.hostname or "localhost"
         self._path = f"{url.path.rstrip('/')}/v1/models/{urllib.parse.quote(name, safe='')}"
-        self._target, self._timeout = target, timeout
+        self._target = target
         self._idle: collections.deque[http.client.HTTPConnection] = collections.deque()
 
-    def signatures(self) -> Mapping[str, Any]:
-        return self._ask("GET", "/metadata", None)["metadata"]["signature_def"]["signature_def"]
+    def signatures(self, timeout: float) -> Mapping[str, Any]:
+        return self._ask("GET", "/metadata", None, timeout)["metadata"]["signature_def"]["signature_def"]
 
-    def predict(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, Any]:
+    def predict(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], timeout: float) -> dict[str, Any]:
         columns = {name: value.tolist() for name, value in inputs.items()}
         request = json.dumps({"signature_name": signature, "inputs": columns}, default=_text).encode("utf-8")
-        found = self._ask("POST", ":predict", request)["outputs"]
+        found = self._ask("POST", ":predict", request, timeout)["outputs"]
         return {outputs[0]: found} if len(outputs) == 1 else found
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
-    def _ask(self, method: str, suffix: str, body: bytes | None) -> Any:
+    def _ask(self, method: str, suffix: str, body: bytes | None, timeout: float) -> Any:
         try:
-            status, answer = self._exchange(method, self._path + suffix, body)
+            status, answer = self._exchange(method, self._path + suffix, body, time.monotonic() + timeout)
         except TimeoutError:
-            raise no_answer(self._target, self._timeout) from None
+            # An OSError, too, but not of a server that is not there.
+            raise
         except (OSError, http.client.HTTPException) as error:
             raise unreachable(self._target, "REST", str(error) or type(error).__name__) from error
         try:
             value = json.loads(answer)
         except ValueError:
+            # A proxy before the server says so in HTML.
+            if status == _UNAVAILABLE:
+                raise UnavailableError(f"{self._target}: Service Unavailable (HTTP {status})") from None
             raise ServerError(f"{self._target}: the answer (HTTP {status}) is not JSON. Is this the REST port of a model server?") from None
         if status == 200:
             return value
         said = value.get("error", value) if isinstance(value, dict) else value
-        raise (ServerError if status >= 500 else RequestError)(f"{self._target}: {said} (HTTP {status})")
+        kind = UnavailableError if status == _UNAVAILABLE else ServerError if status >= 500 else RequestError
+        raise kind(f"{self._target}: {said} (HTTP {status})")
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, body: bytes | None, end: float) -> tuple[int, bytes]:
         while True:
             kept = bool(self._idle)
             try:
                 connection = self._idle.pop()
             except IndexError:
-                kept, connection = False, self._kind(self._host, self._port, timeout=self._timeout)
+                kept, connection = False, self._kind(self._host, self._port)
             try:
+                _limit(connection, end)
                 connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-                response = connection.getresponse()
-                status, answer = response.status, response.read()
+                _limit(connection, end)
+                response, answer = connection.getresponse(), bytearray()
+                # A part at a time: the socket's own timeout starts anew with everything that arrives.
+                while part := response.read1(_PART):
+                    answer += part
+                    _limit(connection, end)
+                if response.length:
+                    raise http.client.IncompleteRead(bytes(answer), response.length)
+                # All of it is read, but only then does the connection take another request.
+                response.close()
             except (ConnectionError, http.client.BadStatusLine):
                 connection.close()
                 # A server closes connections that idle for long, which shows only now; to ask again does no harm.
@@ -96,20 +119,25 @@ class RestTransport:
                 connection.close()
                 raise
             self._idle.append(connection)
-            return status, answer
+            return response.status, bytes(answer)
 
 
-def unreachable(target: str, protocol: str, reason: str) -> ServerError:
+def _limit(connection: http.client.HTTPConnection, end: float) -> None:
+    """Lets the next operation of the socket last until `end` at most; raises TimeoutError when that is past."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    connection.timeout = left
+    if connection.sock is not None:
+        connection.sock.settimeout(left)
+
+
+def unreachable(target: str, protocol: str, reason: str) -> UnavailableError:
     """The error for a server that is not there."""
-    return ServerError(
+    return UnavailableError(
         f"{target}: no server answers {protocol} there ({reason}). "
         "Start one with `tfebr serve FOLDER`, or give the address that a running one printed."
     )
-
-
-def no_answer(target: str, timeout: float) -> ServerError:
-    """The error for a server that takes too long."""
-    return ServerError(f"{target}: no answer within {timeout:g} seconds. Allow more time, or send fewer rows in a request.")
 
 
 def _text(value: bytes) -> str | dict[str, str]:

@@ -22,16 +22,16 @@ _VALUES: dict[tf.DType, Any] = {tf.string: b"", tf.bool: True, tf.float32: 0.0, 
 
 
 def samples_of(servable: RetrievalServable, check_inputs: Iterable[Mapping[str, list]]) -> dict[str, list]:
-    """Values by input name: queries and filters out of the check's inputs, ids and categories of the first items."""
+    """Values by input name: queries and filters out of the check's inputs, ids and categories of the first items, numbers as by default."""
     given = list(check_inputs)
     rows = tf.range(min(_LIST, len(servable.item_ids)))
     ids = servable.item_ids.decode(rows[None])[0].numpy().tolist()
     texts = [text for inputs in given for text in inputs.get("query", []) if text]
     samples = {name: texts for name in ("query", "history_queries", "title")} | {
-        name: ids for name in ("history_items", "item_id", "item_ids")
+        name: ids for name in ("history_items", "exclude", "item_id", "item_ids")
     }
     samples["filter"] = next((clauses for inputs in given for clauses in inputs.get("filter", []) if clauses), [])
-    samples["k"] = [servable.default_k]
+    samples |= {"k": [servable.default_k], "leaves_to_search": [0]}
     if servable.attributes is not None:
         samples |= {name: values.numpy().tolist() for name, values in servable.attributes.values(rows).items() if values.dtype == tf.string}
     return samples

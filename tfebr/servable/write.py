@@ -1,5 +1,6 @@
 """Publishing a servable: written aside, checked in a fresh process, then renamed to the next version number."""
 
+import datetime
 import json
 import os
 import subprocess
@@ -13,12 +14,16 @@ import tensorflow as tf
 import tfebr
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, ConfigError
-from tfebr.files import atomic_folder, write_json
+from tfebr.files import TakenError, atomic_folder, remove_abandoned, write_json
 from tfebr.index.recall import IndexReport
+from tfebr.index.report import draw_report
 from tfebr.servable import check, kit, manifest, warm_up
 from tfebr.servable.messages import first_line
 from tfebr.servable.module import RetrievalServable
+from tfebr.servable.publish import next_version, version_folders
 from tfebr.servable.tensors import Tensors
+
+PICTURE = "recall.png"
 
 
 def write(
@@ -31,15 +36,15 @@ def write(
     """Writes `<base>/<next version>/`, a SavedModel with its manifest, warm-up requests and serving kit, and returns its path.
 
     Nothing is seen under the new number before a fresh process has loaded the model and given the expected answers. On any failure the
-    earlier versions stay as they were and nothing of the new one is left.
+    earlier versions stay as they were and nothing of the new one is left. What a killed export left behind is removed by the next one.
 
     Args:
         servable: what to write.
         base: `servable/<name>`; created when missing. It may hold versions only.
         about: model name and what else the manifest should say; plain JSON values.
         check_inputs: batches of raw inputs by name, as `check.complete_inputs` takes them, whose answers must be the same after loading;
-            with the input `filter` they are for `search`, else for `serving_default`.
-        report: of the index, for the manifest.
+            with an input that only `search` has they are for that, else for `serving_default`.
+        report: of the index, for the manifest; its picture of recall and latency lies beside it.
 
     Raises:
         ConfigError: `check_inputs` holds a filter, but the servable takes none.
@@ -49,57 +54,45 @@ def write(
     """
     base = Path(base)
     name = base.resolve().name
-    target = base / str(max(_versions(base), default=0) + 1)
+    target = base / str(next_version(base))
+    if base.is_dir():
+        remove_abandoned(base)
     functions = servable.signature_functions()
     questions = []
     for given in check_inputs:
-        signature = "search" if "filter" in given else "serving_default"
-        if signature not in functions:
+        signature = "search" if given.keys() - servable.query_encoder.input_signature.keys() else "serving_default"
+        if "filter" in given and servable.attributes is None:
             raise ConfigError("`check_inputs` holds a filter, but the servable has no attributes.")
         specs = functions[signature].structured_input_signature[1]
         outputs = functions[signature](**check.complete_inputs(specs, given))
         questions.append({"signature": signature, "inputs": dict(given), "expected": check.answers(outputs)})
     columns = servable.attributes.columns if servable.attributes else {}
     requests = _warm_up_requests(functions, warm_up.samples_of(servable, check_inputs))
-    with atomic_folder(target) as partial:
-        _save(servable, functions, partial, target)
-        (partial / manifest.FOLDER).mkdir()
-        write_json(partial / check.QUESTIONS, questions)
-        with tensorflow_disk_errors(target):
-            warm_up.write_requests(partial / warm_up.WARM_UP, name, requests)
-        kit.write_kit(partial, name, next(inputs for signature, inputs in requests if signature == "serving_default"))
-        written = manifest.write_manifest(partial, about, report.as_dict() if report else None, columns)
-        written["checked"] = _check_in_fresh_process(partial)
-        write_json(partial / manifest.MANIFEST, written)
-        if target.exists():
-            raise ArtifactError(f"{target}: another export published this version meanwhile. Export again to get the next one.")
+    try:
+        with atomic_folder(target, replace=False) as partial:
+            _save(servable, functions, partial, target)
+            (partial / manifest.FOLDER).mkdir()
+            write_json(partial / check.QUESTIONS, questions)
+            with tensorflow_disk_errors(target):
+                warm_up.write_requests(partial / warm_up.WARM_UP, name, requests)
+            kit.write_kit(partial, name, next(inputs for signature, inputs in requests if signature == "search"))
+            if report is not None:
+                draw_report(report, partial / manifest.FOLDER / PICTURE)
+            written = manifest.write_manifest(partial, about, report.as_dict() if report else None, columns)
+            written["checked"] = _check_in_fresh_process(partial)
+            written["created"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            write_json(partial / manifest.MANIFEST, written)
+    except TakenError as error:
+        raise ArtifactError(f"{target}: another export published this version meanwhile. Export again to get the next one.") from error
     return target
 
 
 def latest(base: str | os.PathLike) -> Path:
     """The newest version folder under `base`; raises ArtifactError when there is none."""
-    versions = _versions(Path(base))
+    versions = version_folders(base)
     if not versions:
         raise ArtifactError(f"{base}: holds no servable version yet. Write one with `tfebr export`.")
     return versions[max(versions)]
-
-
-def _versions(base: Path) -> dict[int, Path]:
-    """Version folders by number; raises ArtifactError for anything visible that is not one."""
-    if not base.exists():
-        return {}
-    if not base.is_dir():
-        raise ArtifactError(f"{base}: a file, where a folder of versions is needed. Choose another place.")
-    versions = {}
-    for child in sorted(base.iterdir()):
-        if child.name.startswith("."):
-            continue
-        if not child.name.isdecimal() or not (child / "saved_model.pb").is_file():
-            raise ArtifactError(
-                f"{child}: not a servable version. Only folders 1, 2, 3 ... may be in {base}; move it or choose another place."
-            )
-        versions[int(child.name)] = child
-    return versions
 
 
 def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, target: Path) -> None:

@@ -1,0 +1,133 @@
+"""What the client asks again and what it does not, and that no call lasts longer than its timeout."""
+
+import concurrent.futures
+import contextlib
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from tiny_servable import joined, write_tiny
+
+from tfebr.errors import ConfigError, RequestError
+from tfebr.servable.client import Client, Result
+from tfebr.servable.server import Server
+from tfebr.servable.transports import ServerError
+
+SCORE = float(np.float32(3.2))
+
+
+class _Scripted(BaseHTTPRequestHandler):
+    """A server of the tiny servable's metadata that answers a prediction with what the script says next; None is a broken connection."""
+
+    protocol_version = "HTTP/1.1"
+    signatures: ClassVar = {
+        "half": {
+            "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}},
+            "outputs": {"y": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}},
+        }
+    }
+
+    def do_GET(self):
+        self._answer(200, {"metadata": {"signature_def": {"signature_def": self.signatures}}})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append(time.monotonic())
+        status = self.server.script.pop(0)
+        if status is None:
+            # A length that does not come.
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b'{"outputs"')
+            self.close_connection = True
+        elif status == "slow":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
+        else:
+            self._answer(status, {"outputs": [0.5]} if status == 200 else {"error": "busy"})
+
+    def _answer(self, status, value):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def scripted(script):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Scripted) as server:
+        server.script, server.asked = list(script), []
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("script", [[503, 200], [503, 503, 503, 200], [None, 200], [None, 503, 200]])
+def test_what_may_pass_is_asked_again(script):
+    with scripted(script) as server, Client(f"127.0.0.1:{server.server_port}", "shop") as client:
+        assert client.predict("half", x=[1.0])["y"].tolist() == [0.5]
+        assert not server.script
+        pauses = np.diff(server.asked)
+        assert all(pause >= 0.05 * 2**number for number, pause in enumerate(pauses)), "each is longer than the last"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"), [(400, RequestError, "busy"), (429, RequestError, "busy"), (500, ServerError, "busy")]
+)
+def test_what_will_not_pass_is_asked_once(status, error, message):
+    with scripted([status, 200]) as server, Client(f"127.0.0.1:{server.server_port}", "shop") as client:
+        with pytest.raises(error, match=message):
+            client.predict("half", x=[1.0])
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("retries", "asked"), [(0, 1), (2, 3)])
+def test_attempts_are_counted(retries, asked):
+    with scripted([503] * 9) as server, Client(f"127.0.0.1:{server.server_port}", "shop", retries=retries) as client:
+        with pytest.raises(ServerError, match=r"busy \(HTTP 503\)"):
+            client.predict("half", x=[1.0])
+        assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("script", [[503] * 99, [None] * 99, ["slow"]], ids=["unavailable", "broken", "drip"])
+def test_attempts_and_pauses_end_with_the_timeout(script):
+    with scripted(script) as server, Client(f"127.0.0.1:{server.server_port}", "shop", timeout=0.5, retries=50) as client:
+        start = time.monotonic()
+        with pytest.raises(ServerError):
+            client.predict("half", x=[1.0])
+        assert time.monotonic() - start < 0.9
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_server_that_starts_late_is_found(tmp_path, protocol):
+    base = tmp_path / "shop"
+    write_tiny(base / "3", mark=3)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Client(f"127.0.0.1:{port}", "shop", protocol, timeout=30, retries=20) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.query, "lamp")
+        time.sleep(0.3)
+        with Server(base, **({"rest_port": 0, "grpc_port": 0} | {f"{protocol}_port": port})):
+            assert asked.result() == [Result([joined("lamp"), "mark 3"], [SCORE, SCORE])]
+
+
+def test_a_negative_number_of_retries_is_refused():
+    with pytest.raises(ConfigError, match="`retries` must be at least 0"):
+        Client("127.0.0.1:8501", "shop", retries=-1)

@@ -1,0 +1,171 @@
+"""Shards behind servers on loopback, merged: the same as the whole catalogue in one servable, ties included."""
+
+import contextlib
+import re
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from toy_servable import DIM, RNG, ToyItems, ToyQueries
+from typer.testing import CliRunner
+
+from tfebr import cli
+from tfebr.data.item_ids import ItemIds
+from tfebr.errors import ConfigError, RequestError
+from tfebr.index.attributes import ItemAttributes
+from tfebr.index.exact import ExactIndex
+from tfebr.servable.client import Client, Result
+from tfebr.servable.module import RetrievalServable
+from tfebr.servable.server import Server
+from tfebr.servable.sharded_client import ShardedClient
+from tfebr.servable.transports import ServerError
+
+# 90 items with 25 different vectors: nearly every place of a ranking is tied, within shards and across them. A quarter holds fewer than K.
+ITEMS, K = 90, 40
+VECTORS = RNG.normal(size=(25, DIM)).astype(np.float32)[np.arange(ITEMS) % 25]
+IDS = np.array([f"sku-{i}" for i in range(ITEMS)])
+TABLE = pa.table({"brand": [["Sony", "LG"][i % 3 == 0] for i in range(ITEMS)], "only": ["x"] * 3 + [""] * (ITEMS - 3)})
+QUERIES = ["red shoes", "lamp", "", "a b c"]
+
+
+def save(folder, queries, start, stop):
+    parts = ExactIndex(VECTORS[start:stop]), ItemIds(IDS[start:stop])
+    servable = RetrievalServable(queries, ToyItems(), *parts, K, ItemAttributes(TABLE.slice(start, stop - start)))
+    tf.saved_model.save(servable, str(folder), signatures=servable.signature_functions())
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """{shards: their servers}, one of which is the whole."""
+    folder = tmp_path_factory.mktemp("shards")
+    # Histories are read through the whole catalogue's ids in every shard.
+    queries = ToyQueries(ItemIds(np.array([f"sku-{i}" for i in range(300)])))
+    with contextlib.ExitStack() as stack:
+        found: dict = {}
+        for count in (1, 2, 3, 4):
+            edges = [ITEMS * i // count for i in range(count + 1)]
+            for i in range(count):
+                base = folder / str(count) / f"toy-shard-{i}"
+                save(base / "1", queries, edges[i], edges[i + 1])
+                found.setdefault(count, []).append(stack.enter_context(Server(base, rest_port=0, grpc_port=0)))
+        yield found
+
+
+def sharded(servers, protocol="rest", **settings):
+    targets = [server.rest_url if protocol == "rest" else server.grpc_target for server in servers]
+    return ShardedClient(targets, "toy", protocol, **settings)
+
+
+def whole(servers):
+    return Client(servers[1][0].rest_url, "toy-shard-0")
+
+
+ASKED = [
+    ({}, K),
+    ({"history": ["sku-3", "sku-80"]}, K),
+    ({"filter": {"brand": "LG"}}, 30),
+    ({"filter": ["only=x"]}, 3),
+    ({"k": 7}, 7),
+    ({"k": [85, 1, 9, 2], "exclude": ["sku-4", "sku-88", "elsewhere"]}, 85),
+    ({"k": 1000, "exclude": ["sku-4"]}, ITEMS - 1),
+]
+
+
+@pytest.mark.parametrize(("shards", "protocol"), [(1, "rest"), (2, "rest"), (3, "grpc"), (4, "rest")])
+def test_results_are_those_of_the_whole(servers, shards, protocol):
+    with sharded(servers[shards], protocol) as client, whole(servers) as one:
+        for asked, results in ASKED:
+            expected = one.query(QUERIES, **asked)
+            assert len(expected[0].ids) == results
+            assert client.query(QUERIES, **asked) == expected, asked
+        assert client.query("lamp") == one.query("lamp")
+        assert client.query([]) == []
+        assert client.filter_columns() == one.filter_columns()
+
+
+def test_ties_are_in_the_order_of_the_catalogue(servers):
+    with sharded(servers[4]) as client:
+        (found,) = client.query("lamp")
+    rows = [int(item_id.removeprefix("sku-")) for item_id in found.ids]
+    assert sorted(zip([-score for score in found.scores], rows, strict=True)) == list(zip([-s for s in found.scores], rows, strict=True))
+    assert len(set(found.scores)) < K / 2
+
+
+class Stub(Client):
+    """A client that answers without a server."""
+
+    def __init__(self, results, seconds=0.0):
+        self.results, self.seconds, self.asked, self.closed = results, seconds, [], False
+
+    def query(self, text, *args, **kwargs):
+        self.asked.append((text, args, kwargs))
+        time.sleep(self.seconds)
+        if isinstance(self.results, Exception):
+            raise self.results
+        return self.results
+
+    def predict(self, signature="serving_default", **columns):
+        return {"ids": np.full((1, 3), "", object)}
+
+    def close(self):
+        self.closed = True
+
+
+def test_k_and_everything_else_is_passed_on():
+    stubs = [Stub([Result(["a", "b"], [3.0, 1.0]), Result(["a"], [1.0])]), Stub([Result(["c", "d"], [3.0, 2.0]), Result(["c"], [2.0])])]
+    client = ShardedClient(stubs)
+    assert client.query(["x", "y"], {"age": "1"}, k=[3, 1], exclude=["z"]) == [
+        Result(["a", "c", "d"], [3.0, 3.0, 2.0]),
+        Result(["c"], [2.0]),
+    ]
+    for stub in stubs:
+        assert stub.asked == [(["x", "y"], ({"age": "1"},), {"k": [3, 1], "exclude": ["z"]})]
+    assert [len(result.ids) for result in client.query(["x", "y"], k=1)] == [1, 1]
+    assert [len(result.ids) for result in client.query(["x", "y"])] == [3, 2]
+    assert "k" not in stubs[0].asked[-1][2]
+    client.close()
+    assert all(stub.closed for stub in stubs)
+
+
+def test_an_item_on_two_shards_is_returned_once():
+    client = ShardedClient([Stub([Result(["a", "b"], [2.0, 1.0])]), Stub([Result(["a", "c"], [2.0, 1.0])])])
+    assert client.query("x") == [Result(["a", "b", "c"], [2.0, 1.0, 1.0])]
+
+
+@pytest.mark.parametrize("error", [RequestError("no field `age`"), ServerError("gone")])
+def test_the_shard_that_fails_is_named(error):
+    client = ShardedClient([Stub([Result([], [])]), Stub(error)])
+    with pytest.raises(type(error), match=f"shard 1 of 2: {error}"):
+        client.query("x")
+
+
+def test_a_server_that_is_not_there_is_named(servers):
+    client = ShardedClient([servers[2][0].rest_url, "http://127.0.0.1:9"], "toy")
+    with client, pytest.raises(ServerError, match=r"shard 1 of 2 \(http://127.0.0.1:9\): .*no server answers REST there"):
+        client.query("lamp")
+
+
+def test_the_whole_call_has_one_deadline():
+    slow = Stub([Result([], [])], seconds=1.0)
+    began = time.monotonic()
+    with ShardedClient([Stub([Result([], [])]), slow], timeout=0.2) as client:
+        with pytest.raises(ServerError, match=r"^shard 1 of 2: no answer within 0.2 seconds"):
+            client.query("x")
+    assert time.monotonic() - began < 0.9
+
+
+@pytest.mark.parametrize(("shards", "name", "message"), [("a", "n", "`shards`"), ([], "n", "`shards`"), (["a:1"], "", "`name`")])
+def test_what_cannot_be_asked_is_refused(shards, name, message):
+    with pytest.raises(ConfigError, match=message):
+        ShardedClient(shards, name)
+
+
+def test_the_command_asks_several_servers(servers):
+    addresses = ",".join(server.rest_url for server in servers[2])
+    done = CliRunner().invoke(cli.app, ["query", "lamp", "--server", addresses, "--name", "toy", "--k", "5"])
+    assert done.exit_code == 0, done.output
+    with whole(servers) as one:
+        (expected,) = one.query("lamp")
+    assert re.findall(r"sku-\d+", done.output) == expected.ids[:5]

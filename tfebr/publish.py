@@ -1,0 +1,317 @@
+"""From a trained run and a catalogue to the next version of its servable: as exported, refreshed with another catalogue, in shards."""
+
+import dataclasses
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tfebr.data.batches import evaluation_batches
+from tfebr.data.catalogue import Catalogue
+from tfebr.data.item_ids import ItemIds
+from tfebr.data.query_intent import IntentTables, QueryIntent
+from tfebr.errors import ArtifactError, ConfigError, DataError
+from tfebr.index.attributes import ItemAttributes, filter_columns
+from tfebr.index.recall import build
+from tfebr.index.recipe import recipe_for
+from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
+from tfebr.models.retrieval_model import RetrievalModel
+from tfebr.models.run_folder import RunFolder
+from tfebr.refresh import catalogue_vectors
+from tfebr.servable.check import complete_inputs
+from tfebr.servable.filters import filter_clauses
+from tfebr.servable.manifest import read_manifest
+from tfebr.servable.module import RetrievalServable
+from tfebr.servable.publish import next_version, version_folders
+from tfebr.servable.write import latest, write
+
+CATALOGUE = "catalogue"
+TARGET, K, HELD_OUT_QUERIES = 0.98, 100, 500
+_QUERY_BLOCK = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What came of a refresh.
+
+    Attributes:
+        folders: the new version, or that of every shard.
+        items: in the catalogue.
+        embedded: how many of them were new or changed, and so went through the item tower.
+    """
+
+    folders: list[Path]
+    items: int
+    embedded: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """Of the index and of the artifacts; those of the version before are kept by a refresh."""
+
+    name: str
+    shards: int = 1
+    target: float = TARGET
+    k: int = K
+    heldout_queries: int = HELD_OUT_QUERIES
+    quiet: bool = False
+    server: str = "scann"
+
+
+def export(
+    run: str | os.PathLike,
+    name: str | None = None,
+    target: float = TARGET,
+    k: int = K,
+    heldout_queries: int = HELD_OUT_QUERIES,
+    quiet: bool = False,
+    server: str = "scann",
+) -> Path:
+    """Writes `RUN/servable/NAME/VERSION/`: query tower, index, item ids and attributes in one SavedModel, checked in a fresh process.
+
+    Args:
+        name: of the model on the server; the model's own by default.
+        target: recall@k of the index against exact search that must be measured.
+        heldout_queries: how many requests recall is measured on.
+        server: what the index will run on, "scann" or "stock"; see `tfebr.index.recipe.recipe_for`.
+
+    Raises:
+        ConfigError: a setting is impossible, `NAME` is there in shards, or the catalogue has changed since training.
+    """
+    return export_shards(run, 1, name, target, k, heldout_queries, quiet, server)[0]
+
+
+def export_shards(
+    run: str | os.PathLike,
+    shards: int,
+    name: str | None = None,
+    target: float = TARGET,
+    k: int = K,
+    heldout_queries: int = HELD_OUT_QUERIES,
+    quiet: bool = False,
+    server: str = "scann",
+) -> list[Path]:
+    """Writes `RUN/servable/NAME-shard-I/VERSION/` for each of `shards` parts of the catalogue; see `export` for the rest.
+
+    A shard holds a contiguous range of the catalogue's rows under the towers of the whole; `ShardedClient` merges what they find. All
+    shards get the same version number, and appear together when the last one is checked. One shard is `NAME` itself, as by `export`.
+
+    Raises:
+        ConfigError: more shards than items, or `NAME` is there in another number of shards.
+    """
+    folder = RunFolder(run)
+    catalogue = folder.data.catalogue()
+    check_unchanged(folder, catalogue)
+    settings = _Settings(name or folder.model_name, shards, target, k, heldout_queries, quiet, server)
+    return _publish(folder, catalogue, catalogue, settings).folders
+
+
+def refresh(
+    run: str | os.PathLike,
+    catalogue: str | os.PathLike,
+    name: str | None = None,
+    target: float | None = None,
+    heldout_queries: int = HELD_OUT_QUERIES,
+    quiet: bool = False,
+) -> Published:
+    """Writes the next version from the same towers and another catalogue; neither training data nor examples are needed.
+
+    Items whose text and categories are as before are not embedded again (see `tfebr.refresh`). Events of a user's history on items that
+    training did not know are not read until the next training, and items that left the catalogue are still read there. The query's
+    intents are as learned, without values that no item has any more. Recall is measured on held-out requests of the run's examples, or,
+    when those are gone, on titles of the catalogue as queries; the manifest says on which.
+
+    Args:
+        run: was exported before, or its data folder is still where it was, with the catalogue that it was trained on.
+        catalogue: a Parquet file, a folder of them, or a data folder.
+        name: which servable; it stays in as many shards as it is in.
+        target: as in `export`; by default that of the version before, whose `k` and `server` are kept, too.
+
+    Raises:
+        DataError: the catalogue is bad or lacks a column that the model reads.
+        ArtifactError: the run does not know any more which items it was trained on.
+    """
+    folder, found = _detached(run), read_catalogue(catalogue)
+    name = name or folder.model_name
+    shards = len(_shard_folders(folder, name)) or 1
+    base = folder.path / "servable" / (name if shards == 1 else _shard_name(name, 0))
+    settings = _Settings(name, shards, heldout_queries=heldout_queries, quiet=quiet)
+    if version_folders(base):
+        manifest = read_manifest(latest(base))
+        index, server = manifest["index"], manifest["about"].get("server", settings.server)
+        settings = dataclasses.replace(settings, target=index["target"], k=index["k"], server=server)
+    if target is not None:
+        settings = dataclasses.replace(settings, target=target)
+    return _publish(folder, folder.data.catalogue(), found, settings)
+
+
+def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
+    """Refuses a catalogue whose rows are not the ones that the run's item table and examples point to."""
+    if catalogue.content_hash() != run.table.catalogue_hash:
+        raise ConfigError(
+            f"{run.data.path}: the catalogue has changed since {run.path} was trained. Train again, or publish the new catalogue with the "
+            f"towers as they are: `tfebr refresh {run.path} {run.data.path}`."
+        )
+
+
+def read_catalogue(path: str | os.PathLike) -> Catalogue:
+    """A catalogue from a Parquet file, a data folder, or a folder of Parquet files, which are read in the order of their names."""
+    folder = Path(path)
+    parts = [] if (folder / "catalogue.parquet").exists() else sorted(folder.glob("*.parquet"))
+    if not parts:
+        return Catalogue.read(folder)
+    try:
+        table = pa.concat_tables([Catalogue.read(part).table for part in parts], promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{folder}: its files do not have the same columns: {error}") from error
+    return Catalogue(table, str(folder))
+
+
+def _detached(run: str | os.PathLike) -> RunFolder:
+    """The run with the catalogue that it was trained on: the copy that it keeps, or where that is missing its data folder's."""
+    kept = Path(run, CATALOGUE)
+    try:
+        folder = RunFolder(run, kept if kept.is_dir() else None)
+        check_unchanged(folder, folder.data.catalogue())
+    except (DataError, ConfigError) as error:
+        raise ArtifactError(
+            f"{run}: does not know any more which items it was trained on: it keeps no copy of their catalogue, as `tfebr export` makes "
+            f"one, and its data folder is not what it was ({error}). Bring the data folder back, or train again."
+        ) from error
+    return folder
+
+
+def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, settings: _Settings) -> Published:
+    _check_settings(run, len(catalogue), settings)
+    if not (run.path / CATALOGUE).exists():
+        trained.write(run.path / CATALOGUE / "catalogue.parquet")
+    model = run.trained_model()
+    # Histories are read through the item table, and ids learned, by the rows of training.
+    known = ItemIds(trained.item_ids)
+    encoders = RawQueryEncoder(model, run.featurizer, known), RawItemEncoder(model, run.featurizer, known)
+    vectors, embedded = catalogue_vectors(run, catalogue.table, encoders[1], settings.quiet)
+    queries, measured_on = _heldout_queries(run, model, encoders[0], catalogue, settings.heldout_queries)
+    intent = _intent(run, catalogue)
+    about = {"model": run.model_name, "config": dataclasses.asdict(run.config), "catalogue": catalogue.content_hash()}
+    about |= {"recall_measured_on": measured_on, "server": settings.server}
+    same = about["catalogue"] == run.table.catalogue_hash
+
+    def written(base: Path, part: slice, more: dict[str, Any]) -> Path:
+        table = catalogue.table.slice(part.start, part.stop - part.start)
+        item_ids = known if same and len(table) == len(catalogue) else ItemIds(catalogue.item_ids[part])
+        index, report = build(vectors[part], queries, settings.k, settings.target, quiet=settings.quiet, server=settings.server)
+        attributes = ItemAttributes(table) if filter_columns(table) else None
+        # Of a shard, too, as many as of the whole: the client cuts what it has merged.
+        default_k = min(settings.k, len(catalogue))
+        servable = RetrievalServable(*encoders, index, item_ids, default_k, attributes, intent)
+        return write(servable, base, about | more, _questions(table, attributes), report)
+
+    base = run.path / "servable"
+    if settings.shards == 1:
+        folders = [written(base / settings.name, slice(0, len(catalogue)), {})]
+    else:
+        base.mkdir(parents=True, exist_ok=True)
+        # Published together: a client that merges shards of two versions would miss items, and do so for as long as the rest takes.
+        with tempfile.TemporaryDirectory(prefix=f".{settings.name}.", suffix=".partial", dir=base) as staging:
+            edges = [len(catalogue) * i // settings.shards for i in range(settings.shards + 1)]
+            ready = []
+            for i, part in enumerate(map(slice, edges, edges[1:])):
+                more = {"shard": {"number": i, "of": settings.shards, "first_row": part.start, "items": part.stop - part.start}}
+                ready.append(written(Path(staging, _shard_name(settings.name, i)), part, more))
+            folders = _move_together(ready, base)
+    return Published(folders, len(catalogue), embedded)
+
+
+def _heldout_queries(
+    run: RunFolder, model: RetrievalModel, encoder: RawQueryEncoder, catalogue: Catalogue, count: int
+) -> tuple[np.ndarray, str]:
+    """[queries, heads, dim], at most `count`, and what they are."""
+    split = "test" if run.split_time is not None else "train"
+    if (run.path / "examples" / split).exists():
+        batches = evaluation_batches(run.shards(split), run.featurizer, _QUERY_BLOCK).take(-(-count // _QUERY_BLOCK))
+        queries = np.concatenate([embeddings for _, embeddings in model.query_embeddings(batches)])[:count]
+        return queries, f"{len(queries)} requests of the run's {split} examples"
+    rows = np.sort(np.random.default_rng(0).choice(len(catalogue), min(count, len(catalogue)), replace=False))
+    titles = catalogue.table["title"].take(rows).to_pylist()
+    encode = tf.function(encoder.__call__)
+    blocks = [titles[i : i + _QUERY_BLOCK] for i in range(0, len(titles), _QUERY_BLOCK)]
+    parts = [encode(complete_inputs(encoder.input_signature, {"query": block})).numpy() for block in blocks]
+    return np.concatenate(parts), f"{len(titles)} titles of the catalogue"
+
+
+def _intent(run: RunFolder, catalogue: Catalogue) -> QueryIntent | None:
+    """What the run learned of queries, without clauses that no item of this catalogue matches."""
+    folder, kinds = run.path / "intent", filter_columns(catalogue.table)
+    if not folder.exists() or not kinds:
+        return None
+    tables, there = IntentTables.read(folder), set[str]()
+    for column, kind in kinds.items():
+        values = [value for value in catalogue.table[column].unique().to_pylist() if value] if kind == "category" else []
+        if values:
+            there.update(filter_clauses({column: values}, kinds)[0].split("|"))
+
+    def alive(clauses: list[str]) -> list[str]:
+        return [clause if there.intersection(clause.split("|")) else "" for clause in clauses]
+
+    return QueryIntent(
+        dataclasses.replace(tables, name_clauses=alive(tables.name_clauses), category_clauses=alive(tables.category_clauses))
+    )
+
+
+def _questions(table: pa.Table, attributes: ItemAttributes | None) -> list[dict[str, list]]:
+    titles = table["title"].slice(0, 2).to_pylist()
+    questions: list[dict[str, list]] = [{"query": ["", titles[0], "unknownword"]}, {"query": titles}]
+    if attributes is not None:
+        first = {name: table[name][0].as_py() for name in attributes.columns}
+        clauses = filter_clauses({name: value for name, value in first.items() if value != ""}, attributes.columns)
+        questions.append({"query": titles, "filter": [clauses, []][: len(titles)]})
+    return questions
+
+
+def _shard_name(name: str, number: int) -> str:
+    return f"{name}-shard-{number}"
+
+
+def _shard_folders(run: RunFolder, name: str) -> list[Path]:
+    base = run.path / "servable"
+    shard = re.compile(re.escape(_shard_name(name, 0)[:-1]) + "[0-9]+")
+    return [path for path in base.iterdir() if shard.fullmatch(path.name)] if base.is_dir() else []
+
+
+def _check_settings(run: RunFolder, items: int, settings: _Settings) -> None:
+    """One name is one servable in a fixed number of shards: servers and clients are set up for that."""
+    if not 1 <= settings.shards <= items:
+        raise ConfigError(f"`shards` must be from 1 to the number of items, {items}. Received: {settings.shards}.")
+    # Refuses what is impossible before anything is embedded.
+    recipe_for(items // settings.shards, settings.k, server=settings.server)
+    there = _shard_folders(run, settings.name)
+    whole = run.path / "servable" / settings.name
+    if (settings.shards > 1 and (version_folders(whole) or len(there) not in (0, settings.shards))) or (settings.shards == 1 and there):
+        found = f"{len(there)} shards" if there else "one folder"
+        raise ConfigError(
+            f"{whole.parent}: `{settings.name}` is there as {found} already. Choose another name for {settings.shards} "
+            f"shard{'s' if settings.shards > 1 else ''}, or remove what is there."
+        )
+
+
+def _move_together(ready: list[Path], base: Path) -> list[Path]:
+    """Every shard's checked folder to the same next version number; all of them or none."""
+    places = [base / folder.parent.name for folder in ready]
+    number = max(map(next_version, places))
+    moved: list[Path] = []
+    try:
+        for folder, place in zip(ready, places, strict=True):
+            place.mkdir(exist_ok=True)
+            os.rename(folder, place / str(number))
+            moved.append(place / str(number))
+    except OSError as error:
+        for folder in moved:
+            shutil.rmtree(folder)
+        raise ArtifactError(f"{place / str(number)}: not published, nor is any other shard: {error.strerror}. Export again.") from error
+    return moved
