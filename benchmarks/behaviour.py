@@ -50,6 +50,7 @@ def run(quick: bool, data: Path) -> dict[str, Any]:
         folder = prepare("behaviour", source, Path(scratch, "data"), quiet=True)
         last_day = _last_time(folder)
         evaluation = pipeline.Evaluation.of(folder, last_day)
+        counted = {name: evaluation.report(_most_counted(evaluation, stage)) for name, stage in COUNTED.items()}
         for seed in seeds:
             for name, changes in SYSTEMS.items():
                 config = CHANGES | changes | {"training": {"seed": seed, **({"epochs": 1} if quick else {})}}
@@ -60,7 +61,6 @@ def run(quick: bool, data: Path) -> dict[str, Any]:
                 print(f"seed {seed}, {name}: " + ", ".join(f"{metric} {means[metric]:.4f}" for metric in METRICS), flush=True)
                 # Keras keeps every model's graph.
                 tf.keras.backend.clear_session()
-    counted = {name: evaluation.report(_most_counted(evaluation, stage)) for name, stage in COUNTED.items()}
     defined = reports[CLICK_ONLY][0].to_json()["defined"]
     return {
         "config": {"model": "mmse", "changes": CHANGES, "systems": SYSTEMS, "training_seeds": seeds, "test_from": last_day},

@@ -1,13 +1,19 @@
 """Noisy clicks: recall and P_good of MMSE with each remedy, in shops where 0, 10, 20 and 40 % of the clicks fall on irrelevant items."""
 
+import collections
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.measure import shop_config, spread
 from benchmarks.trainings import Journal, Training, train_all
+from tfebr.data.log import shown_items
+from tfebr.data.simulator import Oracle, SimulatorConfig, simulate
+from tfebr.data.stage import Stage
 
 LEVELS = (0.0, 0.1, 0.2, 0.4)
 # Of MMSE, which is itself a reconstruction. No remedy was chosen or tuned on these shops.
@@ -66,8 +72,37 @@ def run(quick: bool, resume: Path | None = None) -> dict[str, Any]:
                 if name != "none"
             },
         }
+    noisy = {level: dataclasses.replace(shop, seed=seeds[0], noisy_click_share=level) for level in levels}
+    results["noisy_clicks"] = {f"{level:.0%}": _noisy_clicks(config) for level, config in noisy.items()}
     print(text_table(results), flush=True)
     return results
+
+
+def _noisy_clicks(shop: SimulatorConfig) -> dict[str, Any]:
+    """What tells the clicks on irrelevant items from the others, by the oracle: position, the item's clicks, and other users' agreement."""
+    with tempfile.TemporaryDirectory(prefix="tfebr-bench-") as scratch:
+        data = simulate(shop, Path(scratch, "shop"), quiet=True)
+        catalogue, oracle = data.catalogue(), Oracle.read(data.path / "oracle")
+        pairs, positions, relevant = [], [], []
+        for batch in data.log().batches():
+            request, item_ids, stages, position = shown_items(batch)
+            clicked = np.flatnonzero(stages >= Stage.CLICKED)
+            queries = batch["query"].take(pa.array(request[clicked])).to_pylist()
+            rows = catalogue.rows_of(item_ids.take(pa.array(clicked)))
+            pairs += list(zip(queries, rows.tolist(), strict=True))
+            positions.append(position[clicked])
+            relevant.append(np.asarray(oracle.good(queries, rows[:, None]), bool)[:, 0])
+    good, place = np.concatenate(relevant), np.concatenate(positions)
+    of_pair, of_item = collections.Counter(pairs), collections.Counter(row for _, row in pairs)
+    again = np.array([of_pair[pair] > 1 for pair in pairs])
+    popular = np.array([of_item[row] for _, row in pairs])
+    kinds = {"relevant": good, "irrelevant": ~good}
+    return {
+        "irrelevant_share": round(float(1 - good.mean()), 4),
+        "mean_position": {kind: round(float(place[of].mean()), 2) for kind, of in kinds.items()},
+        "median_clicks_of_the_item": {kind: float(np.median(popular[of])) for kind, of in kinds.items()},
+        "share_clicked_again_for_the_query": {kind: round(float(again[of].mean()), 4) for kind, of in kinds.items()},
+    }
 
 
 def text_table(results: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,11 @@ from tfebr import pipeline
 from tfebr.data.item_ids import ItemIds
 from tfebr.files import read_json, write_json
 from tfebr.index.recall import build
-from tfebr.index.recipe import recipe_for
+from tfebr.index.scann import ScannIndex
 from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.run_folder import RunFolder
 from tfebr.servable import manifest
+from tfebr.servable.check import complete_inputs
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.write import write
 
@@ -42,8 +44,10 @@ def run(quick: bool) -> dict[str, Any]:
         small = pipeline.export(run.path, "shop", RECALL_TARGET, K, HELD_OUT, quiet=True)
         results = {"shop": _measured(small, questions, "p50 < 3 ms")}
         print(f"building an index of {synthetic:,} items", flush=True)
-        large = _synthetic(run, synthetic, Path(scratch, "servable"))
+        large, results["overhead"] = _synthetic(run, synthetic, Path(scratch, "servable"), "scann", questions)
         results["synthetic"] = _measured(large, questions, "p50 < 5 ms")
+        portable, _ = _synthetic(run, synthetic, Path(scratch, "portable"), "stock", questions)
+        results["synthetic_portable"] = _measured(portable, questions, "p50 within 6 x of ScaNN's")
         heads = run.config.heads
     config = {"heads": heads, "dim": 64, "k": K, "batch": 1, "recall_target": RECALL_TARGET, "seed": 1, "requests": 200 if quick else 1000}
     config |= {"synthetic_cluster_spread": CLUSTER_SPREAD, "synthetic_query_spread": QUERY_SPREAD}
@@ -64,16 +68,44 @@ def _questions(run: RunFolder, count: int) -> dict[str, Any]:
     }
 
 
-def _synthetic(run: RunFolder, items: int, base: Path) -> Path:
+def _synthetic(run: RunFolder, items: int, base: Path, server: str, questions: Path) -> tuple[Path, dict[str, Any]]:
     random = np.random.default_rng(0)
     vectors = clustered(items, run.config.dim, random)
     queries = near_items(vectors, run.config.heads, random)
-    index, report = build(vectors, queries, K, RECALL_TARGET, recipe_for(items, K), quiet=True)
+    index, report = build(vectors, queries, K, RECALL_TARGET, quiet=True, server=server)
     item_ids = ItemIds(np.array([f"i{i:07d}" for i in range(items)], object))
     model = run.trained_model()
     query_encoder = encoder_over(run, model, item_ids, random)
     servable = RetrievalServable(query_encoder, RawItemEncoder(model, run.featurizer, item_ids), index, item_ids, K)
-    return write(servable, base, {"model": "synthetic items"}, [{"query": ["led bulb"]}], report)
+    folder = write(servable, base, {"model": "synthetic items"}, [{"query": ["led bulb"]}], report)
+    return folder, _overhead(servable, read_json(questions)["queries"])
+
+
+def _overhead(servable: RetrievalServable, queries: list[str]) -> dict[str, Any]:
+    """The whole, text to ids, against the tower and ScaNN's own search alone, one after the other for each query in this process."""
+    index = servable.index
+    if not isinstance(index, ScannIndex):
+        return {}
+    functions = servable.signature_functions()
+    candidates = tf.function(lambda heads: index.candidates(heads, index.recipe.reorder))
+    times: dict[str, list[float]] = {"tower": [], "scann": [], "whole": []}
+    for number, query in enumerate(queries):
+        inputs = complete_inputs(functions["embed_query"].structured_input_signature[1], {"query": [query]})
+        heads = functions["embed_query"](**inputs)["embedding"]
+        calls = {
+            "tower": lambda inputs=inputs: functions["embed_query"](**inputs)["embedding"].numpy(),
+            "scann": lambda heads=heads: candidates(heads).numpy(),
+            "whole": lambda inputs=inputs: functions["serving_default"](**inputs)["ids"].numpy(),
+        }
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            # The first ones trace and fill caches.
+            if number >= 20:
+                times[name].append(1000 * (time.perf_counter() - start))
+    p50 = {name: float(np.median(values)) for name, values in times.items()}
+    ratio = p50["whole"] / (p50["tower"] + p50["scann"])
+    return {"target": "at most 1.3", "p50_ms": {n: round(v, 3) for n, v in p50.items()}, "whole_to_tower_and_scann": round(ratio, 2)}
 
 
 def encoder_over(run: RunFolder, model: Any, item_ids: ItemIds, random: np.random.Generator) -> RawQueryEncoder:
