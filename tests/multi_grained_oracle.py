@@ -115,9 +115,9 @@ def plain_softmax(
                 continue
             below = [k for k, other in enumerate(s.stages[i]) if 0 <= other < (stage if several else 1) and (several or unclicked)] + random
             if below:
-                weight = weights[stage + 1] * (1.0 if sure else float(s.confidence[i, at]))
+                believed = 1.0 if sure else float(s.confidence[i, at])
                 among = [[values[k] for k in (at, *below)] for values in (scores, log_probability, teacher)]
-                terms.append((weight, term(*among, smoothing or LabelSmoothing())))
+                terms.append((weights[stage + 1], believed * term(*among, smoothing or LabelSmoothing())))
         losses.append(row_of_terms(terms, reduction))
     return sum(losses) / len(losses)
 
@@ -128,16 +128,17 @@ def plain_ranking(s: Step, form: str, margin, temperature: float, sure: bool) ->
     for i, query in enumerate(s.queries):
         scores, stages, terms = [float(query @ item) for item in s.shown[i]], s.stages[i].tolist(), []
         for a, stage in enumerate(stages):
-            weight = 1.0 if sure else float(s.confidence[i, a])
+            believed = 1.0 if sure else float(s.confidence[i, a])
             earlier = [b for b, other in enumerate(stages) if 0 <= other < stage]
             if form == "listwise":
                 gaps = [math.exp((scores[b] - scores[a]) / temperature) for b in earlier]
-                terms += [(weight, math.log(1 + sum(gaps)))] if earlier else []
+                terms += [(1.0, believed * math.log(1 + sum(gaps)))] if earlier else []
                 continue
             for b in earlier:
                 delta = margin(i, a, b) if callable(margin) else sum(margin[stages[b] : stage]) if isinstance(margin, tuple) else margin
                 gap = scores[b] - scores[a]
-                terms.append((weight, max(0.0, delta + gap) if form == "hinge" else math.log(1 + math.exp(gap / temperature))))
+                pair = max(0.0, delta + gap) if form == "hinge" else math.log(1 + math.exp(gap / temperature))
+                terms.append((1.0, believed * pair))
         losses.append(row_of_terms(terms, "mean"))
     return sum(losses) / len(losses)
 
@@ -159,8 +160,8 @@ def plain_adaptive(s: Step, temperature, alpha, margin, ranking_weight, anchor_w
                     for j, item in enumerate(s.pool)
                     if negative(i, j)
                 ]
-                weight = weights[stage - 1] * (1.0 if sure else float(s.confidence[i, at]))
-                terms.append((weight, math.log(1 + sum(math.exp(gap) for gap in gaps))))
+                believed = 1.0 if sure else float(s.confidence[i, at])
+                terms.append((weights[stage - 1], believed * math.log(1 + sum(math.exp(gap) for gap in gaps))))
         rows.append(row_of_terms(terms, reduction))
     ranking = plain_ranking(s, "hinge", lambda i, a, b: margin + alpha * (1 - cosine(s.shown[i, a], s.shown[i, b])), 1.0, sure)
     for j in range(batch):

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import tfebr
 from tfebr.errors import ConfigError, TfebrError
+from tfebr.show import console, results_table, show_reports, versions_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,8 +20,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="From a shop's search log to one folder that TensorFlow Serving can load: query text and history in, item ids out.",
 )
-# Output into a file or a pipe has no width of its own; tables should not be squeezed into 80 columns there.
-console = Console(width=None if sys.stdout.isatty() else 140)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 Data = Annotated[Path, typer.Argument(help="A data folder (from `simulate` or `prepare`).", metavar="DATA")]
@@ -115,29 +114,6 @@ def evaluate(
     reports = measure(runs, split, max_requests)
     show_reports(reports)
     _next(f"tfebr export {runs[0]}")
-
-
-def show_reports(reports: dict[str, Any]) -> None:
-    """Prints the table of systems and the paired tests of each against BM25."""
-    from tfebr.evaluation.significance import paired_test
-    from tfebr.evaluation.table import comparison_table
-
-    wanted = ["ordered_recall@100", "clicked_recall@100", "p_good@100", "ordered_recall@100/tail", "mrr"]
-    judged = ["recall@10", "recall@100", "mrr@10", "ndcg@10"]
-    have = next(iter(reports.values())).names
-    metrics = [m for m in wanted if m in have] or judged
-    # A metric that no request defines (P_good without an oracle) has no place in the table.
-    metrics = [m for m in metrics if any(v == v for v in (r.means().get(m, float("nan")) for r in reports.values()))]
-    console.print(comparison_table(reports, metrics))
-    main = metrics[0] if metrics[0] in wanted else "recall@100"
-    for name, report in reports.items():
-        if name != "bm25":
-            test = paired_test(report.values(main), reports["bm25"].values(main))
-            console.print(
-                f"{name} - bm25, {main}: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}, "
-                f"p = {test.p_value:.4f}, {test.n:,} requests)",
-                highlight=False,
-            )
 
 
 @app.command(epilog="Example: `tfebr export run --target 0.98`")
@@ -255,8 +231,6 @@ def versions(
     prune: Annotated[int | None, typer.Option(help="Delete all but so many of the newest.")] = None,
 ) -> None:
     """List the published versions; roll back, restore or delete some. Servers that watch the folder follow by themselves."""
-    from rich.table import Table
-
     from tfebr.servable import publish
     from tfebr.servable.folders import only_servable
 
@@ -270,13 +244,7 @@ def versions(
     if prune is not None:
         gone = publish.prune(base, prune)
         console.print(f"deleted: {', '.join(map(str, gone)) or 'none'}", highlight=False)
-    table = Table("version", "state", "model", "created (UTC)", "MiB", "items", "recall")
-    for version in publish.versions(base):
-        size = "" if version.bytes is None else f"{version.bytes / 2**20:.1f}"
-        items = "" if version.items is None else f"{version.items:,}"
-        recall = "" if version.recall is None else f"{version.recall:.4f}"
-        table.add_row(str(version.number), version.state, version.model or "", f"{version.created:%Y-%m-%d %H:%M}", size, items, recall)
-    console.print(table)
+    console.print(versions_table(publish.versions(base)))
 
 
 @app.command(
@@ -313,24 +281,6 @@ def query(
         console.print(f"filter: {', '.join(result.applied_filter)}", highlight=False, markup=False)
     catalogue = Catalogue.read(data) if data else None
     console.print(results_table(text, result.ids[: k or 10], result.scores[: k or 10], catalogue))
-
-
-def results_table(title: str, ids: list[str], scores: list[float], catalogue: Any = None) -> Any:
-    """Results as a table: rank, score, id and, where there is a catalogue, title, brand and price."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("#", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("item")
-    details = [c for c in ("title", "brand", "price") if catalogue is not None and c in catalogue.table.column_names]
-    for column in details:
-        table.add_column(column, justify="right" if column == "price" else "left", max_width=70)
-    rows = catalogue.rows_of(ids) if catalogue is not None else [-1] * len(ids)
-    for rank, (item, score, row) in enumerate(zip(ids, scores, rows, strict=True), 1):
-        cells = [catalogue.table[c][int(row)].as_py() if row >= 0 else "" for c in details]
-        table.add_row(str(rank), f"{score:.3f}", item, *(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
-    return table
 
 
 @app.command(epilog="Example: `tfebr demo demo`")

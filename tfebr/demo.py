@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from tfebr import pipeline
-from tfebr.cli import console, results_table, show_reports
 from tfebr.data.dataset import DataFolder
 from tfebr.data.log import shown_items
 from tfebr.data.simulator import PRESETS, simulate
@@ -17,6 +16,7 @@ from tfebr.evaluation.requests import held_out
 from tfebr.files import read_json
 from tfebr.servable.client import Client
 from tfebr.servable.server import Server
+from tfebr.show import console, results_table, show_reports
 
 _MODELS = ("dpsr", "mgdspr", "mmse")
 _HISTORY = 20

@@ -28,9 +28,9 @@ def plain(scores, levels, temperature, lowest=1, weights=None, reduction="sum", 
             if level < lowest:
                 continue
             below = [math.exp(s / temperature) for s, other in zip(row, row_levels, strict=True) if 0 <= other < level]
-            factor = (weights[level] if weights else 1.0) * (confidence[i][j] if confidence else 1.0)
+            factor, sure = weights[level] if weights else 1.0, confidence[i][j] if confidence else 1.0
             own = math.exp(score / temperature)
-            total -= factor * math.log(own / (own + sum(below)))
+            total -= factor * sure * math.log(own / (own + sum(below)))
             over += factor if below else 0.0
         rows.append(total if reduction == "sum" else total / over if over else 0.0)
     return sum(rows) / len(rows)

@@ -36,9 +36,9 @@ def plain_retrieval(
         total = over = 0.0
         for j, (score, stage) in enumerate(zip(row, stages[i], strict=True)):
             if stage >= Stage.CLICKED and below:
-                weight = weights[stage - 1] * (confidence[i][j] if confidence else 1.0)
+                weight, sure = weights[stage - 1], confidence[i][j] if confidence else 1.0
                 own = math.exp(score / temperature)
-                total -= weight * math.log(own / (own + sum(below)))
+                total -= weight * sure * math.log(own / (own + sum(below)))
                 over += weight
         rows.append(total if reduction == "sum" else total / over if over else 0.0)
     return sum(rows) / len(rows)
@@ -49,17 +49,16 @@ def plain_ranking(shown, stages, form, margin, temperature, confidence=None) -> 
     for i, row in enumerate(shown):
         terms = []
         for a, stage in enumerate(stages[i]):
-            weight = confidence[i][a] if confidence else 1.0
+            sure = confidence[i][a] if confidence else 1.0
             earlier = [b for b, other in enumerate(stages[i]) if 0 <= other < stage]
             if form == "listwise" and earlier:
-                terms.append((weight, math.log(1 + sum(math.exp((row[b] - row[a]) / temperature) for b in earlier))))
+                terms.append(sure * math.log(1 + sum(math.exp((row[b] - row[a]) / temperature) for b in earlier)))
                 continue
             for b in earlier:
                 delta = sum(margin[stages[i][b] : stage]) if isinstance(margin, list) else margin
                 hinge, logistic = max(0.0, delta - row[a] + row[b]), math.log(1 + math.exp((row[b] - row[a]) / temperature))
-                terms.append((weight, hinge if form == "hinge" else logistic))
-        over = sum(weight for weight, _ in terms)
-        rows.append(sum(weight * term for weight, term in terms) / over if over else 0.0)
+                terms.append(sure * (hinge if form == "hinge" else logistic))
+        rows.append(sum(terms) / len(terms) if terms else 0.0)
     return sum(rows) / len(rows)
 
 

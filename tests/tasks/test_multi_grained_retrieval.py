@@ -183,11 +183,17 @@ def test_graded_pushes_clicked_items_below_orders_and_above_unclicked_ones():
 
 
 @pytest.mark.parametrize("way", ["negatives", "smoothed", "adaptive"])
-def test_confidence_of_0_leaves_a_positive_out_and_one_for_all_changes_no_mean(way):
-    s, task = full(), MultiGrainedRetrieval(**{"temperature": 0.6, "row_reduction": "mean"} | WAYS[way] | {"ranking_weight": 0.0})
-    without = s._replace(stages=np.where(s.stages == 2, -1, s.stages).astype(np.int32))
-    found = s._replace(confidence=np.where(s.stages == 2, 0, 2.5).astype(np.float32)).loss(task, sure=False)
-    np.testing.assert_allclose(found, without.loss(task), rtol=1e-5)
+def test_a_request_whose_positives_are_doubtful_counts_for_less_in_a_mean_too(way):
+    s, task = (
+        full(),
+        MultiGrainedRetrieval(**{"temperature": 0.6, "row_reduction": "mean"} | WAYS[way] | {"ranking_weight": 0.0, "anchor_weight": 0.0}),
+    )
+    believed = np.float32([[2.5] * 5, [0.5] * 5])
+    first, second = (s._replace(confidence=np.float32([[row == 0] * 5, [row == 1] * 5])).loss(task, sure=False) for row in (0, 1))
+    found = s._replace(confidence=believed).loss(task, sure=False)
+    np.testing.assert_allclose(found, 2.5 * first + 0.5 * second, rtol=1e-5)
+    assert float(first) > 0
+    assert float(second) > 0
 
 
 @pytest.mark.parametrize("way", ["smoothed", "adaptive"])

@@ -18,7 +18,7 @@ def graded_infonce(
     num_levels: int,
     temperature: float | tf.Tensor = 0.05,
     lowest_positive: int = 1,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | tf.Tensor | None = None,
     row_reduction: str = "sum",
     confidence: tf.Tensor | None = None,
     smoothing: LabelSmoothing | None = None,
@@ -38,9 +38,10 @@ def graded_infonce(
         num_levels: how many levels there are, the lowest included.
         temperature: tau, in units of the score; a scalar tensor where it is learned.
         lowest_positive: candidates below this level are negatives only.
-        weights: [num_levels], multiplies the terms of each level; all 1 by default.
+        weights: [num_levels] or a tensor [batch, candidates], multiplies the terms of each level or candidate; all 1 by default.
         row_reduction: "sum" over a row's terms (the paper's), or "mean": weighted by `weights`, of those with a candidate below them.
-        confidence: float [batch, candidates], multiplies the term of each candidate, as its weight does.
+        confidence: float [batch, candidates], multiplies the term of each candidate. No part of the mean's weights: a row whose one
+            positive is doubtful counts for less.
         smoothing: of the target distributions. Takes memory of [positives, candidates], where the plain loss takes [batch, candidates].
         log_probability: float [candidates] or [batch, candidates], for `smoothing`.
         teacher_scores: float [batch, candidates], for `smoothing`.
@@ -93,7 +94,7 @@ def _row_losses(
     num_levels: int,
     temperature: float | tf.Tensor,
     lowest_positive: int,
-    weights: Sequence[float] | None,
+    weights: Sequence[float] | tf.Tensor | None,
     row_reduction: str,
     confidence: tf.Tensor | None = None,
     smoothing: LabelSmoothing | None = None,
@@ -102,7 +103,7 @@ def _row_losses(
 ) -> tf.Tensor:
     if not 1 <= lowest_positive < num_levels:
         raise ConfigError(f"`lowest_positive` must be in [1, `num_levels` = {num_levels}). Received: {lowest_positive}.")
-    if weights is not None and len(weights) != num_levels:
+    if isinstance(weights, Sequence) and len(weights) != num_levels:
         raise ConfigError(f"`weights` must hold one number a level, {num_levels}. Received: {list(weights)}.")
     if row_reduction not in ROW_REDUCTIONS:
         raise ConfigError(f"`row_reduction` must be one of {', '.join(ROW_REDUCTIONS)}. Received: {row_reduction!r}.")
@@ -126,9 +127,14 @@ def _row_losses(
         lower = (lower >= 0) & (lower < level[:, None])
         of_rows = [None if t is None else tf.gather(t, rows) if len(t.shape) == 2 else t for t in (log_probability, teacher_scores)]
         losses = smoothing.row_losses(tf.gather(scores, rows), columns, lower, temperature, *of_rows)
-    factors = tf.ones_like(losses) if weights is None else tf.gather(tf.constant(weights, losses.dtype), level)
     if confidence is not None:
-        factors *= tf.cast(tf.gather_nd(confidence, positives), losses.dtype)
+        losses *= tf.cast(tf.gather_nd(confidence, positives), losses.dtype)
+    if weights is None:
+        factors = tf.ones_like(losses)
+    elif isinstance(weights, Sequence):
+        factors = tf.gather(tf.constant(weights, losses.dtype), level)
+    else:
+        factors = tf.cast(tf.gather_nd(weights, positives), losses.dtype)
     count = tf.shape(scores)[0]
     total = tf.math.unsorted_segment_sum(factors * losses, rows, count)
     if row_reduction == "sum":

@@ -75,7 +75,7 @@ def retrieval_loss(
         temperature: tau, in units of the score.
         weights: w of CLICKED, CARTED and ORDERED.
         row_reduction: "sum" or "mean" over a row's positives, as in `graded_infonce`.
-        confidence: float [batch, shown], multiplies the term of each positive.
+        confidence: float [batch, shown], multiplies the term of each positive, and is no part of a mean's weights.
         smoothing: of the target distributions, each over one positive and the negatives.
         log_probability: float [shown + candidates] or [batch, shown + candidates], for `smoothing`.
         teacher_scores: float [batch, shown + candidates], for `smoothing`.
@@ -93,11 +93,11 @@ def retrieval_loss(
     below = stages >= int(Stage.UNCLICKED) if unclicked_negatives else tf.zeros_like(stages, tf.bool)
     of_shown = tf.where(stages >= int(Stage.CLICKED), 1, tf.where(below, 0, -1))
     levels = tf.concat([of_shown, tf.where(negative_mask, 0, -1)], axis=1)
-    by_stage = tf.gather(tf.constant([0.0, *weights]), tf.maximum(stages, 0))
-    factors = by_stage if confidence is None else by_stage * tf.cast(confidence, by_stage.dtype)
     # Negatives' terms do not exist, whatever their factor.
-    factors = tf.pad(factors, [[0, 0], [0, tf.shape(negative_scores)[1]]])
-    return graded_infonce(scores, levels, 2, temperature, 1, None, row_reduction, factors, smoothing, log_probability, teacher_scores)
+    padding = [[0, 0], [0, tf.shape(negative_scores)[1]]]
+    of_stage = tf.pad(tf.gather(tf.constant([0.0, *weights]), tf.maximum(stages, 0)), padding)
+    sure = None if confidence is None else tf.pad(confidence, padding)
+    return graded_infonce(scores, levels, 2, temperature, 1, of_stage, row_reduction, sure, smoothing, log_probability, teacher_scores)
 
 
 def ranking_loss(
@@ -122,7 +122,7 @@ def ranking_loss(
         margin: delta of the hinge, in units of the score: one number for every pair; or three for the steps from UNCLICKED to CLICKED, to
             CARTED, to ORDERED, of which a pair's margin is the sum; or a tensor [batch, shown, shown] of pairs (a, b).
         temperature: tau of the other two, in units of the score.
-        confidence: float [batch, shown], the weight of a's terms in the row's mean.
+        confidence: float [batch, shown], multiplies a's terms, and is no part of the mean's weights.
 
     Returns:
         A scalar, float32 at least; rows without pairs count as 0. Finite for every mask, in value and gradient.
@@ -146,9 +146,9 @@ def ranking_loss(
     else:
         pairs = tf.math.softplus(gaps)
     believed = tf.ones_like(scores) if confidence is None else tf.cast(confidence, scores.dtype)
-    weights = tf.where(mask, believed[:, :, None], 0.0)
-    pairs = tf.where(mask, pairs, 0.0) * weights
-    return tf.reduce_mean(tf.math.divide_no_nan(tf.reduce_sum(pairs, axis=[1, 2]), tf.reduce_sum(weights, axis=[1, 2])))
+    pairs = tf.where(mask, pairs * believed[:, :, None], 0.0)
+    count = tf.math.count_nonzero(mask, axis=[1, 2], dtype=pairs.dtype)
+    return tf.reduce_mean(tf.math.divide_no_nan(tf.reduce_sum(pairs, axis=[1, 2]), count))
 
 
 def _margins(stages: tf.Tensor, margin: float | Sequence[float] | tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -103,7 +103,7 @@ class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
             stages: int32 [batch, n], -1 where there is no item.
             pool: candidates of all requests; candidate i < batch is a positive of row i.
             known_items: int32 [batch, m], rows that are no random negatives of the request, padded with 0: all that it was shown.
-            confidence: float [batch, n], multiplies the terms of each shown item.
+            confidence: float [batch, n], multiplies the terms of each shown item; no part of a mean's weights.
             teacher_scores: float [batch, n + candidates], of shown items and the pool, for bootstrapped smoothing.
 
         Raises:
@@ -148,10 +148,10 @@ class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
         positives = tf.where(stages >= int(Stage.CLICKED))
         rows = positives[:, 0]
         factors = tf.gather(tf.constant([0.0, *self.stage_weights]), tf.gather_nd(stages, positives))
-        factors *= 1.0 if confidence is None else tf.gather_nd(confidence, positives)
         batch = tf.shape(stages)[0]
         if self.row_reduction == "mean":
             factors = tf.math.divide_no_nan(factors, tf.gather(tf.math.unsorted_segment_sum(factors, rows, batch), rows))
+        factors *= 1.0 if confidence is None else tf.gather_nd(confidence, positives)
         similarity = tf.matmul(tf.gather_nd(of_shown, positives), of_pool, transpose_b=True)
         temperatures = adaptive_temperature(similarity, self.temperature, self.adaptive)
         # The mean over positives as the sum over them, a batch's mean at last; it has a value where there are none.

@@ -1,0 +1,60 @@
+"""Results for people: tables of systems, of found items and of published versions."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# Output into a file or a pipe has no width of its own; tables should not be squeezed into 80 columns there.
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+def show_reports(reports: dict[str, Any]) -> None:
+    """Prints the table of systems and the paired tests of each against BM25."""
+    from tfebr.evaluation.significance import paired_test
+    from tfebr.evaluation.table import comparison_table
+
+    wanted = ["ordered_recall@100", "clicked_recall@100", "p_good@100", "ordered_recall@100/tail", "mrr"]
+    judged = ["recall@10", "recall@100", "mrr@10", "ndcg@10"]
+    have = next(iter(reports.values())).names
+    metrics = [m for m in wanted if m in have] or judged
+    # A metric that no request defines (P_good without an oracle) has no place in the table.
+    metrics = [m for m in metrics if any(v == v for v in (r.means().get(m, float("nan")) for r in reports.values()))]
+    console.print(comparison_table(reports, metrics))
+    main = metrics[0] if metrics[0] in wanted else "recall@100"
+    for name, report in reports.items():
+        if name != "bm25":
+            test = paired_test(report.values(main), reports["bm25"].values(main))
+            console.print(
+                f"{name} - bm25, {main}: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}, "
+                f"p = {test.p_value:.4f}, {test.n:,} requests)",
+                highlight=False,
+            )
+
+
+def results_table(title: str, ids: list[str], scores: list[float], catalogue: Any = None) -> Table:
+    """Results as a table: rank, score, id and, where there is a catalogue, title, brand and price."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("item")
+    details = [c for c in ("title", "brand", "price") if catalogue is not None and c in catalogue.table.column_names]
+    for column in details:
+        table.add_column(column, justify="right" if column == "price" else "left", max_width=70)
+    rows = catalogue.rows_of(ids) if catalogue is not None else [-1] * len(ids)
+    for rank, (item, score, row) in enumerate(zip(ids, scores, rows, strict=True), 1):
+        cells = [catalogue.table[c][int(row)].as_py() if row >= 0 else "" for c in details]
+        table.add_row(str(rank), f"{score:.3f}", item, *(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
+    return table
+
+
+def versions_table(versions: list[Any]) -> Table:
+    """Published versions (`tfebr.servable.publish.Version`), a row each."""
+    table = Table("version", "state", "model", "created (UTC)", "MiB", "items", "recall")
+    for version in versions:
+        size = "" if version.bytes is None else f"{version.bytes / 2**20:.1f}"
+        items = "" if version.items is None else f"{version.items:,}"
+        recall = "" if version.recall is None else f"{version.recall:.4f}"
+        table.add_row(str(version.number), version.state, version.model or "", f"{version.created:%Y-%m-%d %H:%M}", size, items, recall)
+    return table
