@@ -9,12 +9,12 @@ from tfebr.errors import ConfigError
 from tfebr.index import base
 from tfebr.index.partitions import train_partitions
 from tfebr.index.recipe import Recipe
+from tfebr.index.stored import StoredVectors
 
 # Items of one query whose vectors are gathered at one time: 16 MB of float32 at width 64.
 _ITEMS_AT_ONCE = 2**16
 # Queries of a batch that are searched side by side; each holds the vectors of one block.
 _QUERIES_AT_ONCE = 4
-_ROWS_AT_ONCE = 2**16
 
 
 class PortableIndex(base.Index):
@@ -26,7 +26,7 @@ class PortableIndex(base.Index):
 
     Args:
         item_embeddings: [items, dim] float32.
-        recipe: of kind "ivf". With int8 vectors each item has a scale of its own and scores are right to about 0.5 %.
+        recipe: of kind "ivf".
 
     Raises:
         ConfigError: the recipe is of another kind or does not fit the number of items.
@@ -55,7 +55,7 @@ class PortableIndex(base.Index):
         self._fewest = tf.Variable(np.cumsum(sizes, dtype=np.int32), trainable=False, name="fewest")
         self._rows = tf.Variable(partitions.order, trainable=False, name="rows")
         self._places = tf.Variable(places, trainable=False, name="places")
-        self._keep(vectors)
+        self._stored = StoredVectors(vectors, recipe.vectors, partitions.order)
 
     def use(self, recipe: Recipe, item_embeddings: np.ndarray) -> None:
         """Takes another `leaves_to_search` or `vectors` without training the partitions again.
@@ -73,20 +73,7 @@ class PortableIndex(base.Index):
             )
         changed, self.recipe = recipe.vectors != self.recipe.vectors, recipe
         if changed:
-            self._keep(np.asarray(item_embeddings, np.float32))
-
-    def _keep(self, vectors: np.ndarray) -> None:
-        order, self._scales = self._rows.numpy(), None
-        if self.recipe.vectors == "float32":
-            kept = vectors[order]
-        else:
-            kept, scales = np.empty(vectors.shape, np.int8), np.empty(len(vectors), np.float32)
-            for start in range(0, len(vectors), _ROWS_AT_ONCE):
-                part = vectors[order[start : start + _ROWS_AT_ONCE]]
-                scale = np.maximum(np.abs(part).max(axis=1), np.finfo(np.float32).tiny * 127) / 127
-                scales[start : start + len(part)], kept[start : start + len(part)] = scale, np.rint(part / scale[:, None])
-            self._scales = tf.Variable(scales, trainable=False, name="scales")
-        self._vectors = tf.Variable(kept, trainable=False, name="vectors")
+            self._stored = StoredVectors(np.asarray(item_embeddings, np.float32), recipe.vectors, self._rows.numpy())
 
     def search(self, queries: tf.Tensor, k: int | tf.Tensor, leaves: int | tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Index.search`; `leaves` are partitions for all heads of a query together."""
@@ -106,9 +93,7 @@ class PortableIndex(base.Index):
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """See `Index.vectors`; of int8 vectors, what they stand for."""
-        places = tf.gather(self._places, rows)
-        vectors = tf.cast(tf.gather(self._vectors, places), tf.float32)
-        return vectors if self._scales is None else vectors * tf.gather(self._scales, places)[..., None]
+        return self._stored.take(tf.gather(self._places, rows))
 
     def _stretches(self, queries: tf.Tensor, usable: tf.Tensor, k: int | tf.Tensor, leaves: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """[batch, partitions] first and last + 1 place of each partition to look into; a stretch may be empty."""
@@ -131,10 +116,7 @@ class PortableIndex(base.Index):
 
         def scores_of(first: tf.Tensor) -> tf.Tensor:
             block = places[first : first + _ITEMS_AT_ONCE]
-            scores = tf.matmul(query, tf.cast(tf.gather(self._vectors, block), tf.float32), transpose_b=True)
-            if self._scales is not None:
-                scores *= tf.gather(self._scales, block)
-            return base.best_head(scores[None], usable[None])
+            return base.best_head(self._stored.scores(query, block)[None], usable[None])
 
         count = tf.size(places)
         scores, kept = base.best_in_blocks(scores_of, count, _ITEMS_AT_ONCE, tf.minimum(k, count))

@@ -12,6 +12,7 @@ from scann import scann_ops
 from tfebr.errors import ConfigError
 from tfebr.index import base
 from tfebr.index.recipe import Recipe
+from tfebr.index.stored import StoredVectors
 
 # Queries whose candidates' vectors are gathered at one time.
 _CANDIDATES_AT_ONCE = 2**17
@@ -45,7 +46,8 @@ class ScannIndex(base.Index):
             raise ConfigError("ScannIndex needs a recipe of kind 'hash' or 'tree'. Received: kind = 'exact'; use ExactIndex.")
         recipe.check_items(self.items)
         self._codes = _Codes(_build(vectors, recipe))
-        self._keep(vectors, recipe)
+        self._stored = StoredVectors(vectors, recipe.vectors)
+        self.recipe = recipe
 
     def use(self, recipe: Recipe, item_embeddings: np.ndarray) -> None:
         """Takes another `leaves_to_search`, `reorder` or `vectors` without training the codes again.
@@ -66,17 +68,8 @@ class ScannIndex(base.Index):
                 f"Built with {self.recipe}, received {recipe}."
             )
         if recipe.vectors != self.recipe.vectors:
-            self._keep(np.asarray(item_embeddings, np.float32), recipe)
+            self._stored = StoredVectors(np.asarray(item_embeddings, np.float32), recipe.vectors)
         self.recipe = recipe
-
-    def _keep(self, vectors: np.ndarray, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self._scales = None
-        if recipe.vectors == "int8":
-            scales = np.maximum(np.abs(vectors).max(axis=1), np.finfo(np.float32).tiny * 127) / 127
-            vectors = np.rint(vectors / scales[:, None]).astype(np.int8)
-            self._scales = tf.Variable(scales, trainable=False, name="scales")
-        self._vectors = tf.Variable(vectors, trainable=False, name="vectors")
 
     def search(
         self, queries: tf.Tensor, k: int | tf.Tensor, leaves: int | tf.Tensor | None = None, reorder: int | tf.Tensor | None = None
@@ -140,8 +133,7 @@ class ScannIndex(base.Index):
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """See `Index.vectors`; of int8 vectors, what they stand for."""
-        vectors = tf.cast(tf.gather(self._vectors, rows), tf.float32)
-        return vectors if self._scales is None else vectors * tf.gather(self._scales, rows)[..., None]
+        return self._stored.take(rows)
 
     def _best(self, queries: tf.Tensor, usable: tf.Tensor, candidates: tf.Tensor, keep: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The `keep` best of [batch, candidates] by full score, a slice of the batch at a time so that memory stays bounded."""
@@ -150,10 +142,7 @@ class ScannIndex(base.Index):
 
         def one_slice(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = candidates[first : first + step]
-            vectors = tf.cast(tf.gather(self._vectors, tf.maximum(rows, 0)), tf.float32)
-            scores = tf.matmul(queries[first : first + step], vectors, transpose_b=True)
-            if self._scales is not None:
-                scores *= tf.gather(self._scales, tf.maximum(rows, 0))[:, None, :]
+            scores = self._stored.scores(queries[first : first + step], tf.maximum(rows, 0))
             scores = tf.where(rows >= 0, base.best_head(scores, usable[first : first + step]), -np.inf)
             scores, places = tf.math.top_k(scores, keep)
             return scores, tf.gather(rows, places, batch_dims=1)
