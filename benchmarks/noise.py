@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "position-debiased clicks": {"debias": True},
     # Not smoothing: the other stages of the log.
     "graded, shown above random": {"objective": "graded", "lowest_positive": 1},
-    "the same, clicks weigh 0.1": {"objective": "graded", "lowest_positive": 1, "weights": (0.1, 1.0, 1.0)},
+    "graded, clicks weigh a tenth": {"objective": "graded", "lowest_positive": 1, "weights": (0.1, 1.0, 1.0)},
 }
 REQUESTS = 50_000
 QUICK: dict[str, Any] = {"dim": 32, "training": {"epochs": 1}}
