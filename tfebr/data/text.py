@@ -33,10 +33,10 @@ def bigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
     For Chinese text these are the character pairs. Source: the bigram op of the tokeniser published by DPSR's authors.
     """
     lengths = tokens.row_lengths()
-    present = tf.cast(lengths > 0, lengths.dtype)
-    begin = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(present)], "^"), present)
-    end = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(present)], "$"), present)
-    return tf_text.ngrams(tf.concat([begin, tokens, end], axis=1), 2, reduction_type=tf_text.Reduction.STRING_JOIN)
+    # Without the empty texts, which would have marks, too.
+    filled, _ = tf.unique(tokens.row_splits)
+    grams = _ngrams(tokens.flat_values, filled, 2, separator=" ", left_pad="^", right_pad="$", pad_width=1).ngrams
+    return tf.RaggedTensor.from_row_lengths(grams, tf.where(lengths > 0, lengths + 1, 0), validate=False)
 
 
 def trigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -44,9 +44,17 @@ def trigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
 
     Source: the letter trigrams of the tokeniser published by DPSR's authors; here for every script.
     """
-    characters = tf.strings.unicode_split(tf.strings.join(["#", tokens.flat_values, "#"]), "UTF-8")
-    grams = tf_text.ngrams(characters, 3, reduction_type=tf_text.Reduction.STRING_JOIN, string_separator="")
-    return tf.RaggedTensor.from_row_splits(grams.flat_values, tf.gather(grams.row_splits, tokens.row_splits), validate=False)
+    marked = tf.strings.join(["#", tokens.flat_values, "#"])
+    points = tf.raw_ops.UnicodeDecode(input=marked, input_encoding="UTF-8")
+    single = tf.range(tf.size(points.char_values, tf.int64) + 1)
+    characters = tf.raw_ops.UnicodeEncode(input_values=points.char_values, input_splits=single, output_encoding="UTF-8")
+    grams = _ngrams(characters, points.row_splits, 3, separator="", left_pad="", right_pad="", pad_width=0)
+    return tf.RaggedTensor.from_row_splits(grams.ngrams, tf.gather(grams.ngrams_splits, tokens.row_splits), validate=False)
+
+
+def _ngrams(values: tf.Tensor, splits: tf.Tensor, width: int, **marks: str | int):
+    """N-grams of ragged rows and where each row's begin. The operation itself: ragged helpers put a hundred nodes of checks around it."""
+    return tf.raw_ops.StringNGrams(data=values, data_splits=splits, ngram_widths=[width], preserve_short_sequences=False, **marks)
 
 
 GRAINS = {"words": lambda tokens: tokens, "bigrams": bigrams, "trigrams": trigrams}

@@ -21,6 +21,7 @@ from tfebr.servable import check, kit, manifest, warm_up
 from tfebr.servable.messages import first_line
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.publish import next_version, version_folders
+from tfebr.servable.slim import slim
 from tfebr.servable.tensors import Tensors
 
 PICTURE = "recall.png"
@@ -100,6 +101,7 @@ def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, 
     options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann", "TFText"])
     with tensorflow_disk_errors(target):
         tf.saved_model.save(servable, str(folder), signatures=functions, options=options)
+        slim(folder)
 
 
 def _warm_up_requests(functions: dict[str, Any], samples: Mapping[str, Sequence]) -> list[tuple[str, Tensors]]:
