@@ -240,10 +240,29 @@ def test_an_intent_whose_value_is_gone_implies_nothing(tiny_run, tiny_shop, tmp_
         assert any(value for value in intent[:, 0].numpy())
 
 
-def test_a_run_that_lost_its_catalogue_says_so(tiny_run, tiny_shop, tmp_path):
+def test_a_run_whose_data_folder_is_gone_is_refreshed_before_any_export(tiny_run, tiny_shop, tmp_path, stub_write):
     run = own_copy(tiny_run, tmp_path / "run")
     write_json(run.path / "config.json", read_json(run.path / "config.json") | {"data": str(tmp_path / "gone")})
-    with pytest.raises(ArtifactError, match=r"keeps no copy of their catalogue.*Bring the data folder back, or train again"):
+    Catalogue(tiny_shop.catalogue().table.slice(100)).write(tmp_path / "newer.parquet")
+    published = pipeline.refresh(run.path, tmp_path / "newer.parquet", quiet=True)
+    assert (published.items, published.embedded) == (400, 400)
+    assert stub_write[run.model_name].item_ids.decode(tf.constant([0])).numpy()[0].decode() == tiny_shop.catalogue().item_ids[100]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), "cannot be read. Bring it back, or train again"),
+        (
+            lambda file: Catalogue(Catalogue.read(file).table.slice(1)).write(file),
+            "is not the catalogue that the run was trained on",
+        ),
+    ],
+)
+def test_a_run_that_lost_its_catalogue_says_so(tiny_run, tiny_shop, tmp_path, damage, said):
+    run = own_copy(tiny_run, tmp_path / "run")
+    damage(run.path / "catalogue" / "catalogue.parquet")
+    with pytest.raises(ArtifactError, match=said):
         pipeline.refresh(run.path, tiny_shop.path, quiet=True)
 
 

@@ -31,7 +31,6 @@ from tfebr.servable.module import RetrievalServable
 from tfebr.servable.publish import next_version, version_folders
 from tfebr.servable.write import latest, write
 
-CATALOGUE = "catalogue"
 TARGET, K, HELD_OUT_QUERIES = 0.98, 100, 500
 _QUERY_BLOCK = 100
 
@@ -128,16 +127,16 @@ def refresh(
     when those are gone, on titles of the catalogue as queries; the manifest says on which.
 
     Args:
-        run: was exported before, or its data folder is still where it was, with the catalogue that it was trained on.
+        run: trained; its data folder may be gone.
         catalogue: a Parquet file, a folder of them, or a data folder.
         name: which servable; it stays in as many shards as it is in.
         target: as in `export`; by default that of the version before, whose `k` and `server` are kept, too.
 
     Raises:
         DataError: the catalogue is bad or lacks a column that the model reads.
-        ArtifactError: the run does not know any more which items it was trained on.
+        ArtifactError: the run has lost its copy of the catalogue that it was trained on.
     """
-    folder, found = _detached(run), read_catalogue(catalogue)
+    folder, found = RunFolder(run), read_catalogue(catalogue)
     name = name or folder.model_name
     shards = len(_shard_folders(folder, name)) or 1
     base = folder.path / "servable" / (name if shards == 1 else _shard_name(name, 0))
@@ -148,7 +147,7 @@ def refresh(
         settings = dataclasses.replace(settings, target=index["target"], k=index["k"], server=server)
     if target is not None:
         settings = dataclasses.replace(settings, target=target)
-    return _publish(folder, folder.data.catalogue(), found, settings)
+    return _publish(folder, folder.trained_on(), found, settings)
 
 
 def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
@@ -173,24 +172,8 @@ def read_catalogue(path: str | os.PathLike) -> Catalogue:
     return Catalogue(table, str(folder))
 
 
-def _detached(run: str | os.PathLike) -> RunFolder:
-    """The run with the catalogue that it was trained on: the copy that it keeps, or where that is missing its data folder's."""
-    kept = Path(run, CATALOGUE)
-    try:
-        folder = RunFolder(run, kept if kept.is_dir() else None)
-        check_unchanged(folder, folder.data.catalogue())
-    except (DataError, ConfigError) as error:
-        raise ArtifactError(
-            f"{run}: does not know any more which items it was trained on: it keeps no copy of their catalogue, as `tfebr export` makes "
-            f"one, and its data folder is not what it was ({error}). Bring the data folder back, or train again."
-        ) from error
-    return folder
-
-
 def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, settings: _Settings) -> Published:
     _check_settings(run, len(catalogue), settings)
-    if not (run.path / CATALOGUE).exists():
-        trained.write(run.path / CATALOGUE / "catalogue.parquet")
     model = run.trained_model()
     # Histories are read through the item table, and ids learned, by the rows of training.
     known = ItemIds(trained.item_ids)

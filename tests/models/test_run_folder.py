@@ -193,5 +193,6 @@ def test_a_config_with_an_unknown_field_names_the_file(copied):
 def test_a_lost_data_folder_is_named(copied):
     file = copied.path / "config.json"
     file.write_text(file.read_text().replace(str(copied.data.path), str(copied.path / "gone")))
+    run = RunFolder(copied.path)
     with pytest.raises(DataError, match="gone: not a data folder"):
-        RunFolder(copied.path)
+        run.data.catalogue()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tensorflow.core.protobuf import saved_model_pb2
 from tiny_servable import write_tiny
-from toy_servable import COLUMNS, EMBEDDINGS, IDS, QUESTIONS, ToyItems, ToyQueries, toy_servable
+from toy_servable import COLUMNS, EMBEDDINGS, IDS, ITEMS, QUESTIONS, K, ToyItems, ToyQueries, toy_servable
 
 from tfebr import cli
 from tfebr.data.item_ids import ItemIds
@@ -104,6 +104,7 @@ def test_a_version_over_scann(written):
     assert [server["runs"] for server in about["servers"]] == [False, True, True]
     assert "Scann>ScannSearchBatched" in about["servers"][STOCK]["advice"]
     assert (about["index"]["recall"], about["index"]["k"], about["index"]["recipe"]["kind"]) == (1.0, 10, "exact")
+    assert about["results"] == {"default": K, "most": ITEMS}
     assert about["filter_columns"] == {"brand": "category", "Größe in %": "category", "price": "number"}
     on_disk = {p.relative_to(written["tree"]).as_posix(): p.stat().st_size for p in written["tree"].rglob("*") if p.is_file()}
     assert {name: file["bytes"] for name, file in about["files"].items()} == on_disk

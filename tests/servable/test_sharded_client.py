@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from toy_servable import DIM, RNG, ToyItems, ToyQueries
+from toy_servable import DIM, ToyItems, ToyQueries
 from typer.testing import CliRunner
 
 from tfebr import cli
@@ -24,7 +24,7 @@ from tfebr.servable.transports import ServerError
 
 # 90 items with 25 different vectors: nearly every place of a ranking is tied, within shards and across them. A quarter holds fewer than K.
 ITEMS, K = 90, 40
-VECTORS = RNG.normal(size=(25, DIM)).astype(np.float32)[np.arange(ITEMS) % 25]
+VECTORS = np.random.default_rng(7).normal(size=(25, DIM)).astype(np.float32)[np.arange(ITEMS) % 25]
 IDS = np.array([f"sku-{i}" for i in range(ITEMS)])
 TABLE = pa.table({"brand": [["Sony", "LG"][i % 3 == 0] for i in range(ITEMS)], "only": ["x"] * 3 + [""] * (ITEMS - 3)})
 QUERIES = ["red shoes", "lamp", "", "a b c"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_servable import EMBEDDINGS, IDS, QUESTIONS, K, ToyItems, ToyQueries, toy_servable
+from toy_servable import EMBEDDINGS, IDS, ITEMS, QUESTIONS, K, ToyItems, ToyQueries, toy_servable
 
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ArtifactError, ConfigError, RequestError, TfebrError
@@ -98,7 +98,7 @@ def test_results_beyond_the_catalogue_are_empty_strings():
 
 def test_the_manifest_tells_what_is_inside(published):
     written = manifest.read_manifest(published[0] / "1")
-    assert written["about"] == {"model": "toy"}
+    assert written["about"] == {"model": "toy", "results": {"default": K, "most": ITEMS}}
     assert written["versions"]["tensorflow"] == tf.__version__
     assert set(written["ops_outside_tensorflow"]) == {"Scann>TensorsToScann", "Scann>ScannSearchBatched"}
     assert set(written["ops_outside_tensorflow"].values()) == {"scann/scann_ops/cc/_scann_ops.so"}

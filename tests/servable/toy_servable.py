@@ -14,8 +14,7 @@ from tfebr.index.scann import ScannIndex
 from tfebr.servable.module import RetrievalServable
 
 ITEMS, DIM, HEADS, K = 300, 8, 2, 20
-RNG = np.random.default_rng(5)
-EMBEDDINGS = RNG.normal(size=(ITEMS, DIM)).astype(np.float32)
+EMBEDDINGS = np.random.default_rng(5).normal(size=(ITEMS, DIM)).astype(np.float32)
 IDS = [f"sku-{i}" for i in range(ITEMS)]
 TREE = Recipe("tree", leaves=4, leaves_to_search=4, reorder=300)
 
@@ -33,7 +32,8 @@ class ToyQueries(tf.Module):
     def __init__(self, ids):
         super().__init__()
         self.ids = ids
-        self.table = tf.Variable(RNG.normal(size=(64, DIM)).astype(np.float32), trainable=False)
+        # Drawn anew, so that what a test finds does not depend on the tests before it.
+        self.table = tf.Variable(np.random.default_rng(6).normal(size=(64, DIM)).astype(np.float32), trainable=False)
         self.items = tf.Variable(np.vstack([np.zeros((1, DIM), np.float32), EMBEDDINGS]), trainable=False)
 
     def __call__(self, inputs):

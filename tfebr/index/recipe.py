@@ -25,7 +25,8 @@ class Recipe:
         kind: "exact" scores every item; "hash" scores every item's quantised code (ScaNN's asymmetric hashing) and reorders the best;
             "tree" does so only in the partitions nearest to the query; "ivf" (inverted file) scores every item of the nearest partitions,
             with core TensorFlow operations only.
-        leaves: number of partitions, about sqrt(items) for a tree and 4 sqrt(items) for an IVF; 0 for the kinds without.
+        leaves: number of partitions, about sqrt(items) for a tree and 4 sqrt(items) for an IVF; 0 for the kinds without. They are on one
+            level: among the partitions of 10^7 items, choosing takes a small share of a search, and a larger catalogue goes into shards.
         leaves_to_search: partitions that one query looks into; changeable for each search.
         reorder: candidates per head whose full score is computed; changeable for each search. Fewer than 3k cost recall. Like the next
             two, of "hash" and "tree" only.

@@ -1,6 +1,7 @@
 """The run folder: config, vocabularies, item table, examples and checkpoints of one trained model."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfebr.data.batches import SHOWN_ITEMS
+from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
 from tfebr.data.examples import Shards, write_examples
 from tfebr.data.features import Featurizer, write_vocabularies
@@ -28,13 +30,15 @@ from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.zoo import model_class
 
+CATALOGUE = "catalogue"
+
 
 class RunFolder:
     """All that is needed to go on with a model.
 
-    Layout: `config.json`, `vocabulary/`, `item_table/`, `examples/train`, `examples/test`, `supervision/`, `intent/`, `propensities.json`,
-    `checkpoints/`, `metrics.json`, `runs/`, `servable/NAME/VERSION/` and, from the first export on, `catalogue/` (that of training) and
-    `embeddings/`.
+    Layout: `config.json`, `catalogue/` (a copy: the data folder's may change), `vocabulary/`, `item_table/`, `examples/train`,
+    `examples/test`, `supervision/`, `intent/`, `propensities.json`, `checkpoints/`, `metrics.json`, `runs/`, `servable/NAME/VERSION/` and,
+    from the first export on, `embeddings/`.
 
     Args:
         path: the run folder.
@@ -49,14 +53,32 @@ class RunFolder:
         self.model_name: str = about["model"]
         self.model_class = model_class(self.model_name)
         self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / 'config.json'}")
-        self.data = DataFolder(data or about["data"])
+        self._data = data or about["data"]
         self.split_time: int | None = about["split_time"]
         self.featurizer = Featurizer(self.config.features, self.path / "vocabulary")
         self.table = ItemTable.read(self.path / "item_table")
 
+    @functools.cached_property
+    def data(self) -> DataFolder:
+        """The data folder; raises DataError when it is gone, which a run that is only refreshed does not mind."""
+        return DataFolder(self._data)
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def trained_on(self) -> Catalogue:
+        """The catalogue whose rows item table and examples point to; raises ArtifactError when the run's copy is gone or changed."""
+        folder = self.path / CATALOGUE
+        try:
+            catalogue = Catalogue.read(folder)
+        except DataError as error:
+            raise ArtifactError(
+                f"{folder}: the catalogue that the run was trained on cannot be read. Bring it back, or train again."
+            ) from error
+        if catalogue.content_hash() != self.table.catalogue_hash:
+            raise ArtifactError(f"{folder}: is not the catalogue that the run was trained on any more. Bring it back, or train again.")
+        return catalogue
 
     def shards(self, split: str) -> Shards:
         """Example shards, of split "train" or "test" (test only where the data has a log)."""
@@ -162,6 +184,8 @@ def prepare_run(
     if supervision is not None and not (path / "supervision").exists():
         labels = requests_of(supervision.judgments().split("train"))
         write_examples(labels, catalogue, users, path / "supervision", {"train": (None, None)}, labelled=True, quiet=quiet)
+    if not (path / CATALOGUE).exists():
+        catalogue.write(path / CATALOGUE / "catalogue.parquet")
     if not (path / "item_table").exists():
         queries = (b["query"] for b in _before(data, split_time)) if training is None else iter(training.queries["query"].chunks)
         write_vocabularies(features, catalogue, queries, users, path / "vocabulary")

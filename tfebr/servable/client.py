@@ -93,7 +93,7 @@ class Client:
                 list of clauses as `tfebr.index.attributes` explains them: `["brand=Sony|price=..10"]`.
             automatic: go by what the query itself implies, too, where the model was exported with that.
             k: how many results, at least 1, of each query where it is a list; by default as many as the model was exported with. There are
-                never more than items, nor than `tfebr.servable.module.MAX_K`.
+                never more than items, nor than the servable was built for: 10,000, as `tfebr inspect` says.
             exclude: ids of items that are not to be found; unknown ones do not matter.
             leaves_to_search: partitions of the index to look into, at least 1, for each query where it is a list: more find better items
                 and take longer. By default as many as the index was built for; an index without partitions ignores it.

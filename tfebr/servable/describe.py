@@ -25,6 +25,8 @@ def show(about: Mapping[str, Any], console: Console) -> None:
         rows.append(("config", _pairs(settings)))
     rows.append(("written with", _pairs(about["versions"]) or f"tensorflow {about['tensorflow']}"))
     rows += _index(about["index"])
+    if about["results"]:
+        rows.append(("results", f"{_value(about['results']['default'])} a query, up to {_value(about['results']['most'])} by `search`"))
     if about["filter_columns"]:
         rows.append(("filter by", ", ".join(f"{name} ({kind})" for name, kind in about["filter_columns"].items())))
     if about["checked"]:

@@ -42,7 +42,8 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
 
     Returns:
         `folder`, `name` and `version` (None where the folder's name is no number);
-        `model`, `config`, `versions`, `index`, `filter_columns`, `checked`: of the manifest, empty or None for a foreign SavedModel;
+        `model`, `config`, `versions`, `index`, `results` (of one query: `default` and `most`), `filter_columns`, `checked`: of the
+        manifest, empty or None for a foreign SavedModel;
         `tensorflow`: the version that wrote the graph;
         `signatures`: `inputs` and `outputs` by signature, each a dict from name to `dtype` and `shape` (-1: any size);
         `ops_outside_tensorflow`: package by operation, None where it is unknown;
@@ -105,6 +106,7 @@ def _inspect(path: Path) -> dict[str, Any]:
         "versions": written.get("versions", {}),
         "tensorflow": version,
         "index": written.get("index"),
+        "results": about.get("results", {}),
         "filter_columns": written.get("filter_columns", {}),
         "checked": written.get("checked") or {},
         "signatures": manifest.signatures_of(graph),

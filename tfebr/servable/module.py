@@ -45,6 +45,9 @@ class RetrievalServable(tf.Module):
         attributes: of the items, in the same order; with them `search` takes a filter, and there is the signature `attributes`.
         intent: maps [batch] query texts to the filters that they imply, [batch, n] clauses padded with ""; see `tfebr.index.attributes`.
 
+    Attributes:
+        max_k: the most results that `search` returns for one query: MAX_K or, if that is more, `default_k`; at most all items.
+
     Raises:
         ConfigError: index, ids and attributes differ in number, `default_k` is not positive, an encoder's input has no batch dimension, or
             there is an `intent` without attributes.
@@ -71,6 +74,7 @@ class RetrievalServable(tf.Module):
             raise ConfigError("`intent` makes filters, which need `attributes`. Give both or neither.")
         self.query_encoder, self.item_encoder = query_encoder, item_encoder
         self.index, self.item_ids, self.default_k = index, item_ids, default_k
+        self.max_k = min(max(MAX_K, default_k), index.items)
         self.attributes, self.intent = attributes, intent
         # One function for all signatures: its graph is held once.
         self._encode = _named(lambda **inputs: {"embedding": query_encoder(inputs)}, query_encoder.input_signature)
@@ -98,10 +102,10 @@ class RetrievalServable(tf.Module):
         is no id, and `num_results` [batch] int32. `embed_query` returns `embedding` [batch, heads, dim], `embed_items` returns
         `embedding` [items, dim].
 
-        `search` finds what each row asks for: `k` int32 [batch] results, at most MAX_K and no more than there are items, `default_k` where
-        it is 0 or less; none of the items `exclude`, [batch, n] ids padded with "", of which unknown and repeated ones do not count; and it
-        looks into `leaves_to_search` int32 [batch] partitions of the index, as many as the index was built for where it is 0 or less. It
-        returns what `serving_default` does, as wide as the largest k of the batch; a row of a smaller k is padded.
+        `search` finds what each row asks for: `k` int32 [batch] results, at most `max_k`, `default_k` where it is 0 or less; none of the
+        items `exclude`, [batch, n] ids padded with "", of which unknown and repeated ones do not count; and it looks into
+        `leaves_to_search` int32 [batch] partitions of the index, as many as the index was built for where it is 0 or less. It returns what
+        `serving_default` does, as wide as the largest k of the batch; a row of a smaller k is padded.
 
         With attributes, `search` finds only items that match its input `filter`, [batch, n] clauses padded with ""; with an intent module,
         also what the query implies of other columns, for rows whose input `automatic` [batch] is true. It then also returns
@@ -118,7 +122,7 @@ class RetrievalServable(tf.Module):
     def _search(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         k, exclude, leaves = (inputs.pop(name) for name in _SEARCH)
         # Not refused: a server that merges requests would fail all of them for one.
-        k = tf.minimum(tf.where(k > 0, k, self.default_k), min(max(MAX_K, self.default_k), self.index.items))
+        k = tf.minimum(tf.where(k > 0, k, self.default_k), self.max_k)
         clauses = inputs.pop("filter") if self.attributes is not None else None
         if self.intent is not None:
             implied = self.intent(inputs["query"])

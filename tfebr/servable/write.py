@@ -79,7 +79,8 @@ def write(
             kit.write_kit(partial, name, next(inputs for signature, inputs in requests if signature == "search"))
             if report is not None:
                 draw_report(report, partial / manifest.FOLDER / PICTURE)
-            written = manifest.write_manifest(partial, about, report.as_dict() if report else None, columns)
+            said = about | {"results": {"default": servable.default_k, "most": servable.max_k}}
+            written = manifest.write_manifest(partial, said, report.as_dict() if report else None, columns)
             written["checked"] = _check_in_fresh_process(partial)
             written["created"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             write_json(partial / manifest.MANIFEST, written)
