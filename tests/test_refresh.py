@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tfebr import cli, pipeline, publish
+from tfebr import refresh as embedding
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
 from tfebr.data.query_intent import IntentTables
@@ -96,7 +97,10 @@ def refreshed(tiny_run, tiny_shop, tmp_path_factory, no_check):
     return first, published
 
 
-def test_only_new_and_changed_items_are_embedded(tiny_run, tiny_shop, tmp_path):
+@pytest.mark.parametrize(("rows", "block"), [(100_000, 4096), (64, 10)])
+def test_only_new_and_changed_items_are_embedded(tiny_run, tiny_shop, tmp_path, monkeypatch, rows, block):
+    monkeypatch.setattr(embedding, "_SLICE", rows)
+    monkeypatch.setattr(embedding, "_EMBED_BLOCK", block)
     run = own_copy(tiny_run, tmp_path / "run")
     catalogue, encoder = tiny_shop.catalogue(), encoder_of(run)
     vectors, embedded = catalogue_vectors(run, catalogue.table, encoder, quiet=True)
@@ -109,7 +113,8 @@ def test_only_new_and_changed_items_are_embedded(tiny_run, tiny_shop, tmp_path):
             tf.py_function(lambda titles: seen.extend(titles.numpy().tolist()), [inputs["title"]], [])
             return super().__call__(inputs)
 
-    table = Catalogue(next_catalogue(catalogue)).table
+    table = next_catalogue(catalogue)
+    table = Catalogue(pa.concat_tables([table.slice(0, 70), table.slice(70)])).table
     watched = Watched(run.trained_model(), run.featurizer, ItemIds(catalogue.item_ids))
     found, embedded = catalogue_vectors(run, table, watched, quiet=True)
     assert embedded == len(seen) == len(NEW) + len(RENAMED)

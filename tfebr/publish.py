@@ -221,7 +221,7 @@ def _heldout_queries(
         queries = np.concatenate([embeddings for _, embeddings in model.query_embeddings(batches)])[:count]
         return queries, f"{len(queries)} requests of the run's {split} examples"
     rows = np.sort(np.random.default_rng(0).choice(len(catalogue), min(count, len(catalogue)), replace=False))
-    titles = catalogue.table["title"].take(rows).to_pylist()
+    titles = [catalogue.table["title"][int(row)].as_py() for row in rows]
     encode = tf.function(encoder.__call__)
     blocks = [titles[i : i + _QUERY_BLOCK] for i in range(0, len(titles), _QUERY_BLOCK)]
     parts = [encode(complete_inputs(encoder.input_signature, {"query": block})).numpy() for block in blocks]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tfebr.progress import progress
 
 FOLDER = "embeddings"
 _EMBED_BLOCK = 4096
-_HASH_BLOCK = 100_000
+_SLICE = 100_000
 _COPY_BLOCK = 65_536
 _HASHES = 2**63 - 1
 
@@ -57,9 +57,7 @@ def catalogue_vectors(run: RunFolder, table: pa.Table, encoder: RawItemEncoder, 
         vectors = np.lib.format.open_memmap(partial / "vectors.npy", mode="w+", dtype=np.float32, shape=(len(hashes), dim))
         if old is not None:
             _copy(old[0], source, vectors)
-        for start in range(0, len(new), _EMBED_BLOCK):
-            rows = new[start : start + _EMBED_BLOCK]
-            block = table.select(names).take(rows)
+        for rows, block in _blocks_of(table.select(names), new):
             vectors[rows] = embed({name: _strings(block[name]) for name in names}).numpy()
             advance(len(rows))
         vectors.flush()
@@ -88,8 +86,8 @@ def content_hashes(table: pa.Table, names: Sequence[str], identity: bytes) -> np
     """
     words = [int(word) for word in np.frombuffer(hashlib.sha256(identity).digest(), np.uint64) >> 1]
     found = np.empty((table.num_rows, 2), np.int64)
-    for start in range(0, table.num_rows, _HASH_BLOCK):
-        block, parts = table.slice(start, _HASH_BLOCK), []
+    for start in range(0, table.num_rows, _SLICE):
+        block, parts = table.slice(start, _SLICE), []
         for name in names:
             values = _strings(block[name])
             # With its length in front, no text can pass for the end of one field and the start of the next.
@@ -123,6 +121,19 @@ def _copy(vectors: np.ndarray, source: np.ndarray, target: np.ndarray) -> None:
     for start in range(0, len(source), _COPY_BLOCK):
         rows = source[start : start + _COPY_BLOCK]
         target[start : start + len(rows)] = vectors[np.maximum(rows, 0)]
+
+
+def _blocks_of(table: pa.Table, rows: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """Ascending rows and what the table holds there, at most `_EMBED_BLOCK` at a time.
+
+    From slices: `take` puts all chunks of a table together first, which copies the texts of a whole catalogue and may exceed Arrow's 2 GiB.
+    """
+    for start in range(0, table.num_rows, _SLICE):
+        first, last = np.searchsorted(rows, [start, start + _SLICE])
+        block = table.slice(start, _SLICE)
+        for at in range(first, last, _EMBED_BLOCK):
+            part = rows[at : min(at + _EMBED_BLOCK, last)]
+            yield part, block.take(part - start)
 
 
 def _check_columns(table: pa.Table, names: Sequence[str]) -> None:

@@ -93,6 +93,9 @@ def test_rows_are_counted_across_chunks():
     )
     with pytest.raises(DataError, match="row 3, column `price`"):
         Catalogue(table)
+    repeated = table.select(["item_id", "title"]).set_column(0, "item_id", pa.chunked_array([["a", "b"], ["c", "b"]]))
+    with pytest.raises(DataError, match="row 3, column `item_id`: 'b' repeats row 1"):
+        Catalogue(repeated)
 
 
 def test_written_catalogue_reads_back(tmp_path):
@@ -125,9 +128,23 @@ def test_invalid_utf8_in_a_file_is_found(tmp_path):
 
 @pytest.mark.parametrize("wrap", [list, pa.array, lambda ids: pa.chunked_array([ids[:1], ids[1:]])], ids=["list", "array", "chunked"])
 def test_rows_of(wrap):
-    rows = Catalogue(items()).rows_of(wrap(["c", "nobody", "a", ""]))
-    assert rows.dtype == np.int64
-    assert rows.tolist() == [2, -1, 0, -1]
+    catalogue = Catalogue(items())
+    for asked, expected in ((["c", "nobody", "a", ""], [2, -1, 0, -1]), (["b", "b", None], [1, 1, -1]), (["a"], [0])):
+        rows = catalogue.rows_of(wrap(asked))
+        assert rows.dtype == np.int64
+        assert rows.tolist() == expected
+    assert catalogue.rows_of([]).tolist() == []
+
+
+def test_a_column_may_hold_more_text_than_one_array_can():
+    """Two GiB are the most that one Arrow array of strings holds; the two chunks here share theirs."""
+    title, rows = b"x" * 2**20, 1025
+    offsets = pa.py_buffer(np.arange(0, (rows + 1) * len(title), len(title), np.int32).tobytes())
+    chunk = pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(title * rows))
+    table = pa.table({"item_id": [f"i{row}" for row in range(2 * rows)], "title": pa.chunked_array([chunk, chunk])})
+    catalogue = Catalogue(table)
+    assert len(catalogue) == 2 * rows
+    assert catalogue.table["title"][2 * rows - 1].as_py() == title.decode()
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), unique=True, min_size=1), st.randoms())

@@ -128,12 +128,13 @@ def test_leaves_to_search_decides_how_many_partitions_are_looked_into():
     ids = ItemIds(np.array(IDS))
     encoder = ToyQueries(ids)
     ask, exact = (_asking(RetrievalServable(encoder, ToyItems(), index_of(kind, EMBEDDINGS), ids, K)) for kind in (recipe, Recipe("exact")))
-    queries = [f"query {i}" for i in range(30)]
-    found = {leaves: ask([{"query": q, "leaves_to_search": leaves} for q in queries]) for leaves in (1, 0, 2, 30, 31)}
+    # So few results that one partition has them: where it has not, the search goes on in more.
+    queries = [{"query": f"query {i}", "k": 2} for i in range(30)]
+    found = {leaves: ask([{**q, "leaves_to_search": leaves} for q in queries]) for leaves in (1, 0, 2, 30, 31)}
     overlap = {n: np.mean([len({*a} & {*b}) for (a, _), (b, _) in zip(found[n], found[30], strict=True)]) for n in found}
-    assert overlap[1] < overlap[2] < overlap[30] == overlap[31] == K
+    assert overlap[1] < overlap[2] < overlap[30] == overlap[31] == 2
     assert [ids for ids, _ in found[0]] == [ids for ids, _ in found[2]], "0 is the recipe's"
-    assert [ids for ids, _ in found[30]] == [ids for ids, _ in exact([{"query": q} for q in queries])]
+    assert [ids for ids, _ in found[30]] == [ids for ids, _ in exact(queries)]
 
 
 def test_rows_are_searched_together_where_their_searches_go_equally_deep(monkeypatch):

@@ -1,5 +1,6 @@
 """The catalogue: one row per item, refused whole when a row is bad."""
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -51,10 +52,18 @@ class Catalogue:
         """Names of the numeric columns."""
         return [f.name for f in self.table.schema if pa.types.is_floating(f.type)]
 
-    def rows_of(self, item_ids: pa.Array | list[str]) -> np.ndarray:
+    def rows_of(self, item_ids: pa.Array | pa.ChunkedArray | list[str]) -> np.ndarray:
         """Row of each id as int64, -1 where the catalogue has no such item."""
-        found = pc.index_in(pa.array(item_ids, pa.string()), self.table["item_id"].combine_chunks())
-        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        if isinstance(item_ids, pa.ChunkedArray):
+            item_ids = item_ids.combine_chunks()
+        asked = pc.fill_null(pa.array(item_ids, pa.string()), "").dictionary_encode()
+        rows = np.fromiter((self._row_by_id.get(i, -1) for i in asked.dictionary.to_pylist()), np.int64, len(asked.dictionary))
+        return rows[asked.indices.to_numpy()]
+
+    @functools.cached_property
+    def _row_by_id(self) -> dict[str, int]:
+        """Kept for the batches of a log: Arrow's `index_in` would hash the whole catalogue for each of them."""
+        return {item_id: row for row, item_id in enumerate(self.table["item_id"].to_pylist())}
 
     def content_hash(self) -> str:
         """A short hash of the item ids in order: what row ids in shards and tables refer to."""
@@ -100,13 +109,13 @@ def _validated(table: pa.Table, source: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _validated_column(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
+def _validated_column(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         if name in ("item_id", "title"):
             return _text(column.cast(pa.string()), name, source)
-        numbers = column.cast(pa.float64()).combine_chunks()
-        bad = ~np.isfinite(numbers.to_numpy(zero_copy_only=False))
+        numbers = column.cast(pa.float64())
+        bad = ~np.isfinite(numbers.to_numpy())
         if bad.any():
             row = int(np.argmax(bad))
             raise DataError(
@@ -117,23 +126,26 @@ def _validated_column(column: pa.ChunkedArray, name: str, source: str) -> pa.Arr
     return _text(column, name, source)
 
 
-def _text(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
+def _text(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
     try:
-        array = pc.fill_null(column.cast(pa.string()), "").combine_chunks()
-        array.validate(full=True)
-        return array
-    except pa.ArrowInvalid:
+        # Not one array: that of all titles may be larger than the 2 GiB that one can hold.
+        texts = pc.fill_null(column.cast(pa.string()), "")
+        texts.validate(full=True)
+        return texts
+    except pa.ArrowInvalid as error:
         row = first_invalid(column)
+        if row is None:
+            raise DataError(f"{source}: column `{name}`: {error}. Write the file with fewer rows in a row group.") from error
         raise DataError(f"{source}: row {row}, column `{name}`: not valid UTF-8. Re-encode the file as UTF-8.") from None
     except pa.ArrowNotImplementedError:
         raise DataError(f"{source}: column `{name}` has type {column.type}; a catalogue holds strings and numbers only.") from None
 
 
-def _check_ids(ids: pa.Array, source: str) -> None:
-    empty = pc.equal(ids, "").to_numpy(zero_copy_only=False)
+def _check_ids(ids: pa.ChunkedArray, source: str) -> None:
+    empty = pc.equal(ids, "").to_numpy()
     if empty.any():
         raise DataError(f"{source}: row {int(np.argmax(empty))}, column `item_id`: empty. Every item needs an id.")
-    codes = ids.dictionary_encode().indices.to_numpy()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in ids.dictionary_encode().chunks])
     first_seen = np.zeros(len(codes), bool)
     first_seen[np.unique(codes, return_index=True)[1]] = True
     if not first_seen.all():

@@ -164,10 +164,10 @@ class _Brands:
     def _items_that_hold(self) -> tuple[np.ndarray, np.ndarray]:
         """[names] items whose title or another of their texts holds the name, and those of them that are the brand's own."""
         items, own = np.zeros((2, len(self.fingerprints)), np.int64)
-        texts = self._catalogue.table["title"].combine_chunks()
+        texts = self._catalogue.table["title"]
         for column in ("leaf_category", "category"):
             if column in self._catalogue.categorical_columns and column != self._column:
-                texts = pc.binary_join_element_wise(texts, self._catalogue.table[column].combine_chunks(), " ")
+                texts = pc.binary_join_element_wise(texts, self._catalogue.table[column], " ")
         for grams, _, rows in _blocks(texts):
             item, name = self._mentions(grams, np.arange(rows.start, rows.stop) - rows.start)
             items += np.bincount(name, minlength=len(items))
@@ -266,7 +266,7 @@ def _summed(pairs: pa.Table) -> pa.Table:
     return pairs.group_by(["key", "value"]).aggregate([("count", "sum")]).rename_columns(["key", "value", "count"])
 
 
-def _blocks(texts: pa.Array) -> Iterable[tuple[tf.Tensor, tf.Tensor, slice]]:
+def _blocks(texts: pa.Array | pa.ChunkedArray) -> Iterable[tuple[tf.Tensor, tf.Tensor, slice]]:
     """`fingerprints_of` a few thousand texts at a time, with the rows that they are."""
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         block = texts.slice(start, _TEXTS_AT_ONCE)
