@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfebr.errors import ArtifactError, RequestError, TfebrError
 from tfebr.files import read_json
 from tfebr.servable.manifest import FOLDER, read_manifest, register_ops, verify_files
+from tfebr.servable.messages import first_line
 
 QUESTIONS = f"{FOLDER}/check.json"
 _REPEATS = 20
@@ -29,7 +30,7 @@ def load(folder: str | os.PathLike) -> Any:
     try:
         return tf.saved_model.load(str(folder))
     except (tf.errors.OpError, OSError, ValueError) as error:
-        raise ArtifactError(f"{folder}: TensorFlow cannot load it: {_first_line(error)}. Copy the folder again or export anew.") from error
+        raise ArtifactError(f"{folder}: TensorFlow cannot load it: {first_line(error)}. Copy the folder again or export anew.") from error
 
 
 def complete_inputs(specs: Mapping[str, tf.TensorSpec], given: Mapping[str, list]) -> dict[str, tf.Tensor]:
@@ -64,7 +65,7 @@ def _tensor(name: str, spec: tf.TensorSpec, values: list | None, batch: int) -> 
         spec.shape.assert_is_compatible_with(tensor.shape)
         return tensor
     except (TypeError, ValueError) as error:
-        raise RequestError(f"`{name}` should hold {spec.dtype.name} values of shape {spec.shape}: {_first_line(error)}.") from error
+        raise RequestError(f"`{name}` should hold {spec.dtype.name} values of shape {spec.shape}: {first_line(error)}.") from error
 
 
 def answers(outputs: Mapping[str, tf.Tensor]) -> dict[str, list]:
@@ -138,10 +139,6 @@ def _restart_peak() -> float | None:
 def _memory_mb(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ _AROUND = re.compile(r'Graph execution error|Detected at node|<stack traces|\[\[
 
 
 def first_line(error: Exception) -> str:
-    """The sentence of a TensorFlow error that says what is wrong, without the dump of the graph around it."""
+    """The sentence of a TensorFlow error that says what is wrong, without its full stop and the dump of the graph around it."""
     lines = [line.strip() for line in str(getattr(error, "message", None) or error).splitlines()]
     wanted = [line for line in lines if line and not _AROUND.match(line)]
-    return re.sub(r"\s*\[Op:\w+\]|\s*\[\[\{\{.*", "", wanted[0]) if wanted else type(error).__name__
+    return re.sub(r"\s*\[Op:\w+\]|\s*\[\[\{\{.*", "", wanted[0]).rstrip(".") if wanted else type(error).__name__

@@ -108,4 +108,4 @@ def read_requests(path: str | os.PathLike, signatures: Mapping[str, Specs]) -> I
                 raise RequestError(f"the model has no signature `{signature[:60]}`")
             yield signature, from_protos(request.inputs, signatures[signature], max_elements=len(record))
     except (tf.errors.OpError, DecodeError, RequestError) as error:
-        raise ArtifactError(f"{path}: a recorded request fails: {first_line(error).rstrip('.')}. Write the servable again.") from error
+        raise ArtifactError(f"{path}: a recorded request fails: {first_line(error)}. Write the servable again.") from error
