@@ -47,6 +47,62 @@ def test_file_is_replaced_on_success_only(tmp_path):
     assert names(target.parent) == ["file.txt"]
 
 
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """A power cut may keep a rename and lose what was written before it."""
+    kept, named = set(), []
+    fsync, moves = os.fsync, {name: getattr(os, name) for name in ("rename", "replace")}
+
+    def keeping(descriptor):
+        kept.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def moving(name):
+        def move(source, target):
+            below = [source, *(path for path in Path(source).rglob("*"))] if name == "rename" else [source]
+            assert {Path(path).stat().st_ino for path in below} <= kept, f"{source} is moved before all of it is on the disk"
+            moves[name](source, target)
+            named.append(Path(target))
+            kept.discard(tmp_path.stat().st_ino)
+
+        return move
+
+    monkeypatch.setattr(os, "fsync", keeping)
+    for name in moves:
+        monkeypatch.setattr(os, name, moving(name))
+    with atomic_file(tmp_path / "file") as partial:
+        partial.write_text("content")
+    assert named.pop() == tmp_path / "file"
+    assert tmp_path.stat().st_ino in kept, "the name is on the disk, too"
+    with atomic_folder(tmp_path / "folder") as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "file").write_text("content")
+        (partial / "empty").touch()
+    assert named.pop() == tmp_path / "folder"
+    assert tmp_path.stat().st_ino in kept
+
+
+def test_a_file_system_that_cannot_sync_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def refuses(descriptor):
+        raise OSError(errno.EINVAL, "no such thing here")
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    write_json(tmp_path / "deep" / "file.json", {"a": 1})
+    assert read_json(tmp_path / "deep" / "file.json") == {"a": 1}
+
+
+def test_a_disk_that_fails_while_syncing_leaves_the_old_content(tmp_path, monkeypatch):
+    write_json(tmp_path / "file.json", "old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TfebrError, match=r"file\.json: not written: No space left"):
+        write_json(tmp_path / "file.json", "new")
+    assert read_json(tmp_path / "file.json") == "old"
+    assert names(tmp_path) == ["file.json"]
+
+
 def test_folder_is_replaced_as_a_whole(tmp_path):
     target = tmp_path / "deep" / "folder"
     with atomic_folder(target) as partial:

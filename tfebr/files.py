@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader sees the old content or the new, never a part."""
+"""Writing files and folders so that a reader sees the old content or the new, never a part, whether a process or a machine stops."""
 
 import contextlib
 import errno
@@ -60,7 +60,9 @@ def atomic_file(target: str | os.PathLike) -> Iterator[Path]:
         partial = _sibling(target)
         try:
             yield partial
+            _keep(partial)
             os.replace(partial, target)
+            _keep(target.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -90,10 +92,14 @@ def atomic_folder(target: str | os.PathLike, replace: bool = True) -> Iterator[P
         locks = [_make_locked(partial)]
         try:
             yield partial
+            for folder, _, files in os.walk(partial):
+                for name in (*files, "."):
+                    _keep(os.path.join(folder, name))
             if replace and (lock := _lock(target, wait=True)) is not None:
                 locks.append(lock)
                 os.rename(target, old)
             _rename_to_new(partial, target)
+            _keep(target.parent)
         finally:
             if old.exists() and not target.exists():
                 os.rename(old, target)
@@ -122,6 +128,19 @@ def remove_abandoned(folder: str | os.PathLike, name: str | None = None) -> None
         else:
             shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
+
+
+def _keep(path: str | os.PathLike) -> None:
+    """Has a file or the names in a folder on the disk: a rename may get there before the content of what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # A file system that cannot be asked to.
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _rename_to_new(partial: Path, target: Path) -> None:
