@@ -15,6 +15,8 @@ def test_the_demonstration_ends_with_readable_results(tmp_path, capsys):
     assert str(out / "comparison.png") in printed
     means = {model: json.loads((out / model / "metrics.json").read_text())["test"][model]["means"] for model in ("dpsr", "mgdspr", "mmse")}
     best = max(means, key=lambda model: means[model]["ordered_recall@100"])
+    pairs = [(model, "bm25") for model in means] + [(best, model) for model in means if model != best]
+    assert all(f"{system} - {other}, ordered_recall@100: " in printed for system, other in pairs)
     assert [path.name for path in out.glob("*/servable/*")] == [best]
     assert (out / best / "servable" / best / "1" / "saved_model.pb").is_file()
     assert "price=..50" in printed

@@ -11,7 +11,7 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def show_reports(reports: dict[str, Any]) -> None:
-    """Prints the table of systems and the paired tests of each against BM25."""
+    """Prints the table of systems, and paired tests of each against BM25 and of the best model against the other ones."""
     from tfebr.evaluation.significance import paired_test
     from tfebr.evaluation.table import comparison_table
 
@@ -23,14 +23,16 @@ def show_reports(reports: dict[str, Any]) -> None:
     metrics = [m for m in metrics if any(v == v for v in (r.means().get(m, float("nan")) for r in reports.values()))]
     console.print(comparison_table(reports, metrics))
     main = metrics[0] if metrics[0] in wanted else "recall@100"
-    for name, report in reports.items():
-        if name != "bm25":
-            test = paired_test(report.values(main), reports["bm25"].values(main))
-            console.print(
-                f"{name} - bm25, {main}: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}, "
-                f"p = {test.p_value:.4f}, {test.n:,} requests)",
-                highlight=False,
-            )
+    models = [name for name in reports if name != "bm25"]
+    best = max(models, key=lambda name: reports[name].means()[main])
+    pairs = [(name, "bm25") for name in models] + [(best, name) for name in models if name != best]
+    for system, other in pairs:
+        test = paired_test(reports[system].values(main), reports[other].values(main))
+        console.print(
+            f"{system} - {other}, {main}: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}, "
+            f"p = {test.p_value:.4f}, {test.n:,} requests)",
+            highlight=False,
+        )
 
 
 def results_table(title: str, ids: list[str], scores: list[float], catalogue: Any = None) -> Table:
