@@ -221,6 +221,7 @@ def _heldout_queries(
         queries = np.concatenate([embeddings for _, embeddings in model.query_embeddings(batches)])[:count]
         return queries, f"{len(queries)} requests of the run's {split} examples"
     rows = np.sort(np.random.default_rng(0).choice(len(catalogue), min(count, len(catalogue)), replace=False))
+    # One by one: `take` would put all titles together first.
     titles = [catalogue.table["title"][int(row)].as_py() for row in rows]
     encode = tf.function(encoder.__call__)
     blocks = [titles[i : i + _QUERY_BLOCK] for i in range(0, len(titles), _QUERY_BLOCK)]

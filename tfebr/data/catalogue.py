@@ -52,10 +52,8 @@ class Catalogue:
         """Names of the numeric columns."""
         return [f.name for f in self.table.schema if pa.types.is_floating(f.type)]
 
-    def rows_of(self, item_ids: pa.Array | pa.ChunkedArray | list[str]) -> np.ndarray:
+    def rows_of(self, item_ids: pa.Array | list[str]) -> np.ndarray:
         """Row of each id as int64, -1 where the catalogue has no such item."""
-        if isinstance(item_ids, pa.ChunkedArray):
-            item_ids = item_ids.combine_chunks()
         asked = pc.fill_null(pa.array(item_ids, pa.string()), "").dictionary_encode()
         rows = np.fromiter((self._row_by_id.get(i, -1) for i in asked.dictionary.to_pylist()), np.int64, len(asked.dictionary))
         return rows[asked.indices.to_numpy()]

@@ -56,13 +56,14 @@ class Model:
         self._outputs = {name: sorted(about.outputs) for name, about in signatures.items()}
         session = _load(folder)
         weakref.finalize(self, session.close)
-        self._calls = {}
-        for name, about in signatures.items():
-            feeds, fetches = (
-                [about.inputs[key].name for key in self._inputs[name]],
-                [about.outputs[key].name for key in self._outputs[name]],
+        self._calls = {
+            name: _Call(
+                session,
+                feeds=[about.inputs[key].name for key in self._inputs[name]],
+                fetches=[about.outputs[key].name for key in self._outputs[name]],
             )
-            self._calls[name] = _Call(session, feeds, fetches)
+            for name, about in signatures.items()
+        }
         self._warm_up(folder)
 
     def inputs(self, signature: str) -> Specs:

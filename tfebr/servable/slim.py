@@ -34,24 +34,22 @@ def _share_constants(function: function_pb2.FunctionDef) -> None:
     shared: dict[str, str] = {}
     waited_for = {name.removeprefix("^") for node in function.node_def for name in node.input if name.startswith("^")}
     waited_for |= set(function.control_ret.values())
-    kept = []
-    for node in function.node_def:
+    repeated = []
+    for number, node in enumerate(function.node_def):
         if node.op == "Const" and not node.input and node.name not in waited_for:
             shared[node.name] = first.setdefault(_content(node), node.name)
             if shared[node.name] != node.name:
-                continue
-        kept.append(node)
+                repeated.append(number)
+    for number in reversed(repeated):
+        del function.node_def[number]
 
     def renamed(source: str) -> str:
         # "node:output:index", or "^node".
         name, colon, output = source.partition(":")
         return shared.get(name, name) + colon + output
 
-    nodes = [type(node).FromString(node.SerializeToString()) for node in kept]
-    del function.node_def[:]
-    for node in nodes:
+    for node in function.node_def:
         node.input[:] = [renamed(source) for source in node.input]
-    function.node_def.extend(nodes)
     for result, source in list(function.ret.items()):
         function.ret[result] = renamed(source)
 

@@ -173,10 +173,8 @@ def _check_names(given: Mapping[str, Any], specs: Specs, where: str) -> None:
 
 
 def _check_shape(name: str, shape: list[int], spec: tf.TensorSpec) -> None:
-    wanted = None if spec.shape.rank is None else spec.shape.as_list()
-    if wanted is not None and (
-        len(wanted) != len(shape) or any(size not in (None, given) for size, given in zip(wanted, shape, strict=True))
-    ):
+    if not spec.shape.is_compatible_with(shape):
+        wanted = spec.shape.as_list()
         hint = "a list for each row" if len(wanted) > len(shape) else "check the nesting and the lengths of its lists"
         raise RequestError(f"Input `{name}` must have the shape {wanted} (None: any size). Received the shape {shape}: {hint}.")
 
