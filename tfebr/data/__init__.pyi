@@ -1,0 +1,14 @@
+from .batches import evaluation_batches as evaluation_batches
+from .batches import training_batches as training_batches
+from .catalogue import Catalogue as Catalogue
+from .dataset import DataFolder as DataFolder
+from .examples import Shards as Shards
+from .examples import write_examples as write_examples
+from .features import FeatureSpec as FeatureSpec
+from .features import Featurizer as Featurizer
+from .item_table import ItemTable as ItemTable
+from .judgments import Judgments as Judgments
+from .log import SearchLog as SearchLog
+from .log import write_log as write_log
+from .stage import Stage as Stage
+from .vocabulary import Vocabulary as Vocabulary

@@ -1,0 +1,11 @@
+from .attributes import ItemAttributes as ItemAttributes
+from .exact import ExactIndex as ExactIndex
+from .kinds import index_of as index_of
+from .portable import PortableIndex as PortableIndex
+from .recall import IndexReport as IndexReport
+from .recall import build as build
+from .recall import measure_recall as measure_recall
+from .recipe import Recipe as Recipe
+from .recipe import recipe_for as recipe_for
+from .scann import ScannIndex as ScannIndex
+from .top_k import IndexTopK as IndexTopK

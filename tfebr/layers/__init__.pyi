@@ -1,0 +1,17 @@
+from .attention import SelfAttention as SelfAttention
+from .attention import TransformerLayer as TransformerLayer
+from .attention import attend as attend
+from .behaviour import RealTimeEncoder as RealTimeEncoder
+from .behaviour import ShortTermEncoder as ShortTermEncoder
+from .behaviour import long_term as long_term
+from .embedding_bag import EmbeddingBag as EmbeddingBag
+from .embedding_bag import TextBag as TextBag
+from .fusion import ClsFusion as ClsFusion
+from .heads import HeadsDense as HeadsDense
+from .heads import MultiHeadEncoder as MultiHeadEncoder
+from .item_encoder import ItemEncoder as ItemEncoder
+from .lstm import LSTMStack as LSTMStack
+from .post_fusion import PostFusion as PostFusion
+from .query_unit import QueryUnit as QueryUnit
+from .text_encoder import TextEncoder as TextEncoder
+from .user_encoder import UserEncoder as UserEncoder

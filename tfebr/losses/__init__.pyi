@@ -1,0 +1,13 @@
+from .adaptive import adaptive_margin as adaptive_margin
+from .adaptive import adaptive_softmax as adaptive_softmax
+from .adaptive import adaptive_temperature as adaptive_temperature
+from .graded_infonce import GradedInfoNCE as GradedInfoNCE
+from .graded_infonce import graded_infonce as graded_infonce
+from .label_smoothing import LabelSmoothing as LabelSmoothing
+from .label_smoothing import soft_cross_entropy as soft_cross_entropy
+from .multi_grained import multi_grained as multi_grained
+from .multi_grained import ranking_loss as ranking_loss
+from .multi_grained import retrieval_loss as retrieval_loss
+from .pairwise_hinge import pairwise_hinge as pairwise_hinge
+from .sampled_softmax import SampledSoftmax as SampledSoftmax
+from .sampled_softmax import sampled_softmax as sampled_softmax

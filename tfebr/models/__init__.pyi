@@ -1,0 +1,11 @@
+from .dpsr import DPSR as DPSR
+from .dpsr import DPSRConfig as DPSRConfig
+from .mgdspr import MGDSPR as MGDSPR
+from .mgdspr import MGDSPRConfig as MGDSPRConfig
+from .mmse import MMSE as MMSE
+from .mmse import MMSEConfig as MMSEConfig
+from .retrieval_model import RetrievalModel as RetrievalModel
+from .retrieval_model import TrainingConfig as TrainingConfig
+from .run_folder import RunFolder as RunFolder
+from .two_tower import TwoTower as TwoTower
+from .two_tower import TwoTowerConfig as TwoTowerConfig

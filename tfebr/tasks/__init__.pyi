@@ -1,0 +1,10 @@
+from .candidates import Candidates as Candidates
+from .candidates import negative_mask as negative_mask
+from .candidates import random_negatives_for as random_negatives_for
+from .candidates import uniform_rows as uniform_rows
+from .frequency import StreamingFrequency as StreamingFrequency
+from .mixing import mixed_negatives as mixed_negatives
+from .multi_grained_retrieval import MultiGrainedRetrieval as MultiGrainedRetrieval
+from .pairwise_retrieval import PairwiseRetrieval as PairwiseRetrieval
+from .scoring import soft_attention_scores as soft_attention_scores
+from .softmax_retrieval import SoftmaxRetrieval as SoftmaxRetrieval
