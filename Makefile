@@ -1,7 +1,6 @@
 # Every target sets up .venv by itself the first time; nothing but Python 3.10-3.12 and make is needed.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do $$p -c 'import sys; sys.exit(not (3,10) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-RUFF := --line-length 140 --target-version py310
 
 .PHONY: demo test bench lint clean
 
@@ -15,8 +14,8 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
 lint: .venv/ready
-	$(BIN)/ruff check $(RUFF) --select E,F,I,B,UP,SIM,PT,RUF --ignore RUF002,RUF001,RUF003,SIM117,B028 tfebr tests benchmarks export
-	$(BIN)/ruff format $(RUFF) --check tfebr tests benchmarks export
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 .venv/ready: setup.cfg constraints.txt
