@@ -5,13 +5,13 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from threads import answering
 from tiny_servable import joined, serving_tiny, write_tiny
 
 from tfebr.errors import ConfigError, RequestError
@@ -213,12 +213,10 @@ def test_foreign_server_is_recognised(answer):
         def log_message(self, *_):
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as foreign:
-        thread = threading.Thread(target=foreign.handle_request)
-        thread.start()
-        with Client(f"127.0.0.1:{foreign.server_port}", "shop") as client, pytest.raises(ServerError, match="is not JSON"):
+    foreign = HTTPServer(("127.0.0.1", 0), Handler)
+    with answering(foreign), Client(f"127.0.0.1:{foreign.server_port}", "shop") as client:
+        with pytest.raises(ServerError, match="is not JSON"):
             client.query("lamp")
-        thread.join()
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

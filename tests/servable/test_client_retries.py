@@ -4,13 +4,13 @@ import concurrent.futures
 import contextlib
 import json
 import socket
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from threads import answering
 from tiny_servable import joined, write_tiny
 
 from tfebr.errors import ConfigError, RequestError
@@ -70,13 +70,10 @@ class _Scripted(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def scripted(script):
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Scripted) as server:
-        server.script, server.asked = list(script), []
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Scripted)
+    server.script, server.asked = list(script), []
+    with answering(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("script", [[503, 200], [503, 503, 503, 200], [None, 200], [None, 503, 200]])

@@ -1,16 +1,16 @@
 """Versions: what a polling reader sees while they are written, killed, rolled back, restored and pruned."""
 
+import contextlib
 import datetime
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
+from threads import in_thread
 from toy_servable import EMBEDDINGS, QUESTIONS, toy_servable
 from typer.testing import CliRunner
 
@@ -49,15 +49,14 @@ def states(base):
     return {version.number: version.state for version in versions(base)}
 
 
-class Reader(threading.Thread):
+class Reader:
     """Looks at a base folder again and again; every folder with a number must be whole at once."""
 
     def __init__(self, base):
-        super().__init__(daemon=True)
-        self.base, self.faults, self.looks, self.seen, self.stop = base, [], 0, set(), threading.Event()
+        self.base, self.faults, self.looks, self.seen = base, [], 0, set()
 
-    def run(self):
-        while not self.stop.is_set():
+    def look_until(self, stop):
+        while not stop.is_set():
             self.looks += 1
             for path in self.base.iterdir():
                 if path.name.isdecimal():
@@ -66,15 +65,13 @@ class Reader(threading.Thread):
                         verify_files(path)
                     except ArtifactError as error:
                         self.faults.append(str(error))
-            time.sleep(0.002)
 
-    def __enter__(self):
-        self.start()
-        return self
 
-    def __exit__(self, *_):
-        self.stop.set()
-        self.join()
+@contextlib.contextmanager
+def reading(base):
+    reader = Reader(base)
+    with in_thread(reader.look_until):
+        yield reader
 
 
 def test_a_reader_never_sees_a_part_whatever_moment_the_export_is_killed_at(tmp_path, written):
@@ -84,7 +81,7 @@ def test_a_reader_never_sees_a_part_whatever_moment_the_export_is_killed_at(tmp_
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(Path(__file__).with_name("killed_export.py")), str(base), str(template)]
-    with Reader(base) as reader:
+    with reading(base) as reader:
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 0, ended.stderr[-2000:]
     killed = int(ended.stdout.splitlines()[-1])
@@ -168,7 +165,7 @@ def test_a_number_that_was_rolled_back_is_not_given_again(base, monkeypatch):
 
 
 def test_a_reader_sees_whole_versions_while_others_come_and_go(base):
-    with Reader(base) as reader:
+    with reading(base) as reader:
         for _ in range(30):
             roll_back(base)
             restore(base)

@@ -14,7 +14,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfebr
-from tfebr.errors import ArtifactError
+from tfebr.errors import ArtifactError, TfebrError
 from tfebr.files import read_json, write_json
 
 # TF Serving reads nothing in this folder but warm-up requests.
@@ -72,9 +72,13 @@ def write_manifest(folder: Path, about: dict[str, Any], index: dict[str, Any] | 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """The manifest of a version folder; raises ArtifactError when `folder` is not one."""
     path = Path(folder, MANIFEST)
-    if not path.is_file():
-        raise ArtifactError(f"{folder}: not a servable version folder: {MANIFEST} is missing. Write one with `tfebr export`.")
-    return read_json(path)
+    try:
+        return read_json(path)
+    except TfebrError:
+        # Not asked beforehand: a version may be renamed away at any moment.
+        if path.is_file():
+            raise
+        raise ArtifactError(f"{folder}: not a servable version folder: {MANIFEST} is missing. Write one with `tfebr export`.") from None
 
 
 def verify_files(folder: str | os.PathLike) -> None:
@@ -88,9 +92,11 @@ def verify_files(folder: str | os.PathLike) -> None:
 
 def file_state(path: Path, expected: dict[str, Any]) -> str:
     """ "ok", or one of `FAULTS`, of a file that the manifest lists with these `bytes` and this `sha256`."""
-    if not path.is_file():
+    try:
+        return "ok" if path.stat().st_size == expected["bytes"] and _sha256(path) == expected["sha256"] else "damaged"
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        # Not asked beforehand: a version may be renamed away at any moment.
         return "missing"
-    return "ok" if path.stat().st_size == expected["bytes"] and _sha256(path) == expected["sha256"] else "damaged"
 
 
 def op_libraries(ops: Iterable[str]) -> list[Path]:

@@ -10,6 +10,7 @@ from tfebr.errors import ConfigError
 from tfebr.index.attributes import ItemAttributes
 from tfebr.index.base import Index
 from tfebr.index.filtered import filtered_search
+from tfebr.ties import TIE_TOLERANCE
 
 # The most results that `search` returns for one query: some hundred kilobytes of JSON.
 MAX_K = 10_000
@@ -112,7 +113,8 @@ class RetrievalServable(tf.Module):
         `applied_filter` [batch, clauses], the clauses that it went by, padded with "". `attributes` maps `item_ids` [batch] to one output
         for each column that a filter can name: [batch] strings, or float32 for numbers; "" or 0.0 where there is no value.
 
-        No output holds NaN or infinity.
+        Among scores that are equal up to `tfebr.ties.TIE_TOLERANCE` the items are in the catalogue's order; a tie may be cut at the last
+        place. No output holds NaN or infinity.
         """
         return self._signatures
 
@@ -135,6 +137,7 @@ class RetrievalServable(tf.Module):
         return found if clauses is None else {**found, "applied_filter": clauses}
 
     def _results(self, scores: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = _ties_in_order(scores, rows)
         return {
             "ids": self.item_ids.decode(rows),
             "scores": tf.where(rows >= 0, scores, 0.0),
@@ -155,6 +158,17 @@ def _named(function: Callable[..., dict[str, tf.Tensor]], input_signature: Mappi
             raise ConfigError(f"Input `{name}` needs a leading batch dimension of unknown size. Received shape {spec.shape}.")
     specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in input_signature.items()}
     return tf.function(function).get_concrete_function(**specs)
+
+
+def _ties_in_order(scores: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Rows [batch, k] of results, best first, in the order of the catalogue where neighbours differ by no more than the tolerance."""
+    found = rows >= 0
+    largest = tf.reduce_max(tf.where(found, tf.abs(scores), 0.0), axis=1, keepdims=True)
+    # Places without a result come last, each for itself.
+    apart = (scores[:, :-1] - scores[:, 1:] > TIE_TOLERANCE * largest) | ~found[:, 1:]
+    group = tf.cumsum(tf.pad(tf.cast(apart, tf.int64), [[0, 0], [1, 0]]), axis=1)
+    order = tf.argsort(group * 2**32 + tf.cast(rows, tf.int64), axis=1)
+    return tf.ensure_shape(tf.gather(rows, order, batch_dims=1), rows.shape)
 
 
 def _column(clauses: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 from tfebr.errors import ConfigError, RequestError
 from tfebr.servable.client import Client, Result
 from tfebr.servable.transports import ServerError
+from tfebr.ties import order_of_results
 
 # Calls from several threads share the workers, and one slow shard must not hold up the calls to the others.
 _CALLS_AT_ONCE = 16
@@ -19,8 +20,8 @@ _CALLS_AT_ONCE = 16
 class ShardedClient:
     """Asks the shards that `tfebr export --shards N` wrote; may be shared between threads; also a context manager.
 
-    The merged results of exact shards are those of the whole catalogue in one servable: best score first, and among equal scores the
-    item that comes first in the catalogue.
+    The merged results of exact shards are those of the whole catalogue in one servable: best score first, and among scores that are
+    equal up to `tfebr.ties.TIE_TOLERANCE` the item that comes first in the catalogue. A tie may be cut at the last place.
 
     Args:
         shards: one for each shard, in their order: an address for `Client`, where shard I is asked as the model `NAME-shard-I`; or a
@@ -112,13 +113,14 @@ class ShardedClient:
 
 
 def _merged(results: Sequence[Result], most: int) -> Result:
-    pairs = [pair for result in results for pair in zip(result.ids, result.scores, strict=True)]
-    # Sorting is stable: equal scores stay in the order of the shards, and of their rows there.
     best: dict[str, float] = {}
-    for item_id, score in sorted(pairs, key=lambda pair: -pair[1]):
-        best.setdefault(item_id, score)
-    kept = list(best.items())[:most]
-    return dataclasses.replace(results[0], ids=[item_id for item_id, _ in kept], scores=[score for _, score in kept])
+    for result in results:
+        for item_id, score in zip(result.ids, result.scores, strict=True):
+            best[item_id] = max(score, best.get(item_id, score))
+    ids, scores = list(best), np.array(list(best.values()), np.float64)
+    order = order_of_results(scores)[:most]
+    # Inside a tie the places are exchanged, not the scores: those of a result never rise.
+    return dataclasses.replace(results[0], ids=[ids[i] for i in order], scores=np.sort(scores)[::-1][:most].tolist())
 
 
 def _cancel(calls: set[concurrent.futures.Future]) -> None:
