@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from tfebr import pipeline
+from tfebr.data import text
 from tfebr.data.dataset import DataFolder
 from tfebr.data.log import SCHEMA, write_log
 from tfebr.data.propensity import inverse_propensity, position_propensities
 from tfebr.errors import ArtifactError, ConfigError, DataError, TfebrError
+from tfebr.files import read_json, write_json
 from tfebr.models.config import from_dict
 from tfebr.models.dpsr import DPSRConfig
 from tfebr.models.mgdspr import MGDSPRConfig
@@ -22,6 +24,10 @@ from tfebr.models.run_folder import RunFolder, prepare_run
 def copied(tiny_run, tmp_path) -> RunFolder:
     shutil.copytree(tiny_run.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
+
+
+def files_of(folder) -> dict:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_it_opens_as_it_was_trained(tiny_run, tiny_shop, tiny_config):
@@ -188,6 +194,22 @@ def test_a_config_with_an_unknown_field_names_the_file(copied):
     file.write_text(json.dumps(about))
     with pytest.raises(ConfigError, match=r"config\.json: unknown field `hedas`\. Did you mean `heads`"):
         RunFolder(copied.path)
+
+
+@pytest.mark.parametrize("version", [None, 1, text.VERSION + 1])
+def test_a_run_of_other_tokens_is_refused_by_name(copied, tiny_shop, tiny_config, version):
+    about = read_json(copied.path / "config.json")
+    about.pop("text") if version is None else about.update(text=version)
+    write_json(copied.path / "config.json", about)
+    before = files_of(copied.path)
+    for use in (
+        lambda: RunFolder(copied.path),
+        lambda: pipeline.train(tiny_shop.path, copied.path, "dpsr", tiny_config, quiet=True),
+        lambda: pipeline.refresh(copied.path, tiny_shop.path, quiet=True),
+    ):
+        with pytest.raises(ArtifactError, match=f"cut into tokens by version {version or 1} .*, and this is version {text.VERSION}"):
+            use()
+    assert files_of(copied.path) == before
 
 
 def test_a_lost_data_folder_is_named(copied):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tfebr.data import text
 from tfebr.data.batches import SHOWN_ITEMS
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
@@ -50,6 +51,7 @@ class RunFolder:
         if not (self.path / "config.json").exists():
             raise ArtifactError(f"{self.path}: not a run folder (no config.json). Make one with `tfebr train DATA {self.path}`.")
         about = read_json(self.path / "config.json")
+        _check_text(self.path, about)
         self.model_name: str = about["model"]
         self.model_class = model_class(self.model_name)
         self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / 'config.json'}")
@@ -170,6 +172,7 @@ def prepare_run(
     config = dataclasses.replace(config, features=features)
     about = {"model": model_name, "config": dataclasses.asdict(config), "data": str(data.path.resolve()), "split_time": split_time}
     about["supervision"] = str(supervision.path.resolve()) if supervision else None
+    about["text"] = text.VERSION
     _claim(path, about)
     if learned is not None:
         write_json(propensities, learned)
@@ -235,6 +238,7 @@ def _claim(path: Path, about: dict[str, Any]) -> None:
         write_json(file, about)
         return
     found = read_json(file)
+    _check_text(path, found)
     plain = json.loads(json.dumps(about))  # as it reads back: tuples are lists
     for key in ("model", "data", "split_time", "supervision"):
         if found.get(key) != plain[key]:
@@ -248,3 +252,13 @@ def _claim(path: Path, about: dict[str, Any]) -> None:
         was = before[field]
         if was != value:
             raise ConfigError(f"{path}: was trained with `{field}` = {was!r}, now {value!r}. Choose a new folder or give the same config.")
+
+
+def _check_text(path: Path, about: dict[str, Any]) -> None:
+    """Refuses a run whose vocabularies and weights are of other tokens than today's."""
+    was = about.get("text", 1)
+    if was != text.VERSION:
+        raise ArtifactError(
+            f"{path}: was trained on text cut into tokens by version {was} of the treatment, and this is version {text.VERSION}. Train "
+            "again into a new folder. Servables that were exported go on as they are: they hold their own."
+        )
