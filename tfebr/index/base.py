@@ -11,6 +11,8 @@ from tfebr.index.recipe import Recipe
 
 # The score of a place without a result. Finite, because JSON has no infinity, and below every real score.
 NO_SCORE = float(tf.float32.min)
+# Numbers between 2^-32 and 2^32 have squares, and sums of squares over millions of vectors, in the middle of float32's range.
+_ORDINARY = 32
 
 
 class Index(tf.Module, abc.ABC):
@@ -66,17 +68,46 @@ class Index(tf.Module, abc.ABC):
 
 
 def checked_embeddings(embeddings: np.ndarray) -> np.ndarray:
-    """[items, dim] float32 in row-major order; raises DataError for another rank, for no items, and for NaN or infinity, naming the row."""
-    embeddings = np.ascontiguousarray(embeddings, np.float32)
+    """[items, dim] float32 in row-major order.
+
+    Raises:
+        DataError: another rank, no items, or a row that holds NaN or infinity or whose squared norm is beyond float32, naming the row.
+    """
+    with np.errstate(over="ignore"):
+        embeddings = np.ascontiguousarray(embeddings, np.float32)
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise DataError(f"`item_embeddings` must have shape [items, dim] with at least one item. Received shape {list(embeddings.shape)}.")
-    # The sum of a row is finite for all but absurd rows, and needs no matrix of flags.
-    for row in np.flatnonzero(~np.isfinite(embeddings.sum(axis=1))):
-        if not np.isfinite(embeddings[row]).all():
-            raise DataError(
-                f"`item_embeddings` row {row} holds NaN or infinity. The model has diverged or a feature of this item is not finite."
-            )
+    row = first_unusable(embeddings)
+    if row is not None:
+        raise DataError(
+            f"`item_embeddings` row {row} {what_is_wrong(embeddings[row])}. The model has diverged, or a feature of this item is not finite: "
+            "train with a smaller learning rate."
+        )
     return embeddings
+
+
+def first_unusable(vectors: np.ndarray) -> int | None:
+    """The first of float32 [n, dim] vectors whose squared norm is not finite, or None; without a copy of them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        bad = ~np.isfinite(np.einsum("nd,nd->n", vectors, vectors))
+    return int(np.argmax(bad)) if bad.any() else None
+
+
+def what_is_wrong(vector: np.ndarray) -> str:
+    """Why `first_unusable` found this vector, to be said of it."""
+    if not np.isfinite(vector).all():
+        return "holds NaN or infinity"
+    return f"holds numbers up to {np.abs(vector).max():.3g}, so that its squared norm is beyond float32"
+
+
+def at_ordinary_scale(vectors: np.ndarray) -> np.ndarray:
+    """Vectors whose squares and distances neither overflow nor vanish, for training partitions and codes.
+
+    Where the largest number is below 2^-32 or above 2^32, all are multiplied by one power of two, which changes the order of no dot
+    products; else they are `vectors` themselves.
+    """
+    exponent = int(np.frexp(max(vectors.max(), -vectors.min()))[1])
+    return vectors if abs(exponent) <= _ORDINARY else np.ldexp(vectors, -exponent)
 
 
 def usable_heads(queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -17,7 +17,7 @@ class ExactIndex(base.Index):
         item_embeddings: [items, dim] float32.
 
     Raises:
-        DataError: the shape is another one or a row is not finite.
+        DataError: the shape is another one, or a row is not finite or too long.
     """
 
     is_exact = True

@@ -14,7 +14,7 @@ def index_of(recipe: Recipe, item_embeddings: np.ndarray) -> Index:
 
     Raises:
         ConfigError: the recipe does not fit the number of items.
-        DataError: the embeddings' shape is another one or a row is not finite.
+        DataError: the embeddings' shape is another one, or a row is not finite or too long.
     """
     if recipe.kind == "exact":
         return ExactIndex(item_embeddings)

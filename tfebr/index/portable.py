@@ -30,7 +30,7 @@ class PortableIndex(base.Index):
 
     Raises:
         ConfigError: the recipe is of another kind or does not fit the number of items.
-        DataError: the embeddings' shape is another one or a row is not finite.
+        DataError: the embeddings' shape is another one, or a row is not finite or too long.
     """
 
     is_exact = False
@@ -43,7 +43,7 @@ class PortableIndex(base.Index):
         if recipe.kind != "ivf":
             raise ConfigError(f"PortableIndex needs a recipe of kind 'ivf'. Received: kind = {recipe.kind!r}.")
         recipe.check_items(self.items)
-        partitions = train_partitions(vectors, recipe.leaves)
+        partitions = train_partitions(base.at_ordinary_scale(vectors), recipe.leaves)
         leaves = len(partitions.centroids)
         self.recipe = dataclasses.replace(recipe, leaves=leaves, leaves_to_search=min(recipe.leaves_to_search, leaves))
         sizes = np.sort(np.diff(partitions.offsets))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebr.errors import ConfigError, DataError
-from tfebr.index.base import Index, checked_embeddings
+from tfebr.index.base import Index, checked_embeddings, first_unusable, what_is_wrong
 from tfebr.index.exact import ExactIndex
 from tfebr.index.kinds import index_of
 from tfebr.index.portable import PortableIndex
@@ -206,7 +206,7 @@ def build(
 
     Raises:
         ConfigError: the target is not a share, or the recipe does not fit the number of items or the server.
-        DataError: embeddings or queries have another shape or are not finite.
+        DataError: embeddings or queries have another shape, or are not finite or too long.
     """
     if not 0 < target <= 1:
         raise ConfigError(f"`target` should be a recall in (0, 1]. Received: target = {target!r}.")
@@ -284,7 +284,8 @@ def _climb(index: _Approximate, best: RecallPoint, probe: _Probe, target: float,
             points.append(measured(index, option))
         if not points:
             break
-        best = max(points, key=lambda point: (point.recall, -point.latency_ms))
+        # Not by latency where recall is equal: the same vectors are to give the same index.
+        best = max(points, key=lambda point: (point.recall, -point.leaves_to_search))
         index.use(options[points.index(best)], probe.embeddings)
     return best
 
@@ -309,7 +310,7 @@ def _checked_queries(queries: np.ndarray, dim: int) -> np.ndarray:
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 3 or 0 in queries.shape or queries.shape[2] != dim:
         raise DataError(f"Queries must have shape [queries, heads, {dim}], not empty. Received shape {list(queries.shape)}.")
-    bad = ~np.isfinite(queries).all(axis=(1, 2))
-    if bad.any():
-        raise DataError(f"Query {int(np.argmax(bad))} holds NaN or infinity; recall cannot be measured with it. Check the query tower.")
+    row = first_unusable(queries.reshape(len(queries), -1))
+    if row is not None:
+        raise DataError(f"Query {row} {what_is_wrong(queries[row])}; recall cannot be measured with it. Check the query tower.")
     return queries

@@ -32,7 +32,7 @@ class ScannIndex(base.Index):
 
     Raises:
         ConfigError: the recipe is exact or does not fit the number of items.
-        DataError: the embeddings' shape is another one or a row is not finite.
+        DataError: the embeddings' shape is another one, or a row is not finite or too long.
     """
 
     is_exact = False
@@ -45,7 +45,7 @@ class ScannIndex(base.Index):
         if recipe.kind == "exact":
             raise ConfigError("ScannIndex needs a recipe of kind 'hash' or 'tree'. Received: kind = 'exact'; use ExactIndex.")
         recipe.check_items(self.items)
-        self._codes = _Codes(_build(vectors, recipe))
+        self._codes = _Codes(_build(base.at_ordinary_scale(vectors), recipe))
         self._stored = StoredVectors(vectors, recipe.vectors)
         self.recipe = recipe
 
@@ -110,6 +110,8 @@ class ScannIndex(base.Index):
         """
         leaves = tf.clip_by_value(self.recipe.leaves_to_search if leaves is None else leaves, 1, max(self.recipe.leaves, 1))
         queries, usable = base.usable_heads(queries)
+        # Only the direction of a head decides; sums of very large numbers would be infinite in ScaNN's tables.
+        queries = tf.math.divide_no_nan(queries, tf.reduce_max(tf.abs(queries), axis=-1, keepdims=True))
         batch, heads = tf.shape(queries)[0], queries.shape[1] or tf.shape(queries)[1]
 
         def one(heads: tf.Tensor) -> tf.Tensor:
@@ -169,10 +171,14 @@ def _without_repeats(rows: tf.Tensor) -> tf.Tensor:
 
 
 def _build(vectors: np.ndarray, recipe: Recipe) -> dict[str, tf.Tensor]:
-    """Trains ScaNN's tree and codes and returns them as the tensors that `TensorsToScann` takes, in its order."""
+    """Trains ScaNN's tree and codes and returns them as the tensors that `TensorsToScann` takes, in its order.
+
+    The same vectors give the same tensors, in any process and with any number of threads.
+    """
     builder = scann_ops.builder(vectors, 1, "dot_product")
     if recipe.kind == "tree":
-        builder = builder.tree(recipe.leaves, recipe.leaves_to_search)
+        # ScaNN draws by a fixed seed, but puts the centres of its random start into a hash set, whose order differs in every process.
+        builder = builder.tree(recipe.leaves, recipe.leaves_to_search, random_init=False)
     searcher = builder.score_ah(recipe.dims_per_block, anisotropic_quantization_threshold=recipe.anisotropic_threshold).build()
     parts = scann_ops.scann_to_tensors(searcher.searcher_handle)._asdict()
     tf.raw_ops.DestroyResourceOp(resource=searcher.searcher_handle)

@@ -36,7 +36,7 @@ class IndexTopK(factorized_top_k.TopK):
             identifiers: [items] strings or integers to return instead of row numbers.
 
         Raises:
-            DataError: the embeddings are not finite or their number is not that of the identifiers.
+            DataError: the embeddings are not finite or too long, or their number is not that of the identifiers.
         """
         vectors = np.asarray(candidates)
         if identifiers is not None and len(identifiers) != len(vectors):
