@@ -71,11 +71,11 @@ COLUMNS = {
 }
 
 
-def toy_servable(kind="exact", default_k=K, columns=None, intent=None):
+def toy_servable(kind="exact", default_k=K, columns=None, intent=None, item_encoder=None):
     ids = ItemIds(np.array(IDS))
     index = ExactIndex(EMBEDDINGS) if kind == "exact" else ScannIndex(EMBEDDINGS, TREE)
     attributes = ItemAttributes(pa.table(columns)) if columns else None
-    return RetrievalServable(ToyQueries(ids), ToyItems(), index, ids, default_k, attributes, intent)
+    return RetrievalServable(ToyQueries(ids), item_encoder or ToyItems(), index, ids, default_k, attributes, intent)
 
 
 QUESTIONS = [{"query": ["red shoes"]}, {"query": ["a", ""], "history_items": [["sku-4"], []], "prices": [[1, 2, 3], [0, 0, 0]]}]

@@ -80,8 +80,8 @@ def checked_embeddings(embeddings: np.ndarray) -> np.ndarray:
     row = first_unusable(embeddings)
     if row is not None:
         raise DataError(
-            f"`item_embeddings` row {row} {what_is_wrong(embeddings[row])}. The model has diverged, or a feature of this item is not finite: "
-            "train with a smaller learning rate."
+            f"`item_embeddings` row {row} {what_is_wrong(embeddings[row])}. The model has diverged, or a feature of this item is not "
+            "finite: train with a smaller learning rate."
         )
     return embeddings
 

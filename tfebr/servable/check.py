@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfebr.errors import ArtifactError, RequestError, TfebrError
 from tfebr.files import read_json
+from tfebr.servable.columns import SAME_ROWS
 from tfebr.servable.manifest import FOLDER, read_manifest, register_ops, verify_files
 from tfebr.servable.messages import first_line
 
@@ -49,7 +50,8 @@ def complete_inputs(specs: Mapping[str, tf.TensorSpec], given: Mapping[str, list
         raise RequestError(f"`{unknown[0]}` is not an input. Inputs are: {', '.join(sorted(specs))}.")
     rows = {name: len(values) for name, values in given.items()}
     if len(set(rows.values())) > 1:
-        raise RequestError(f"All inputs need the same number of rows. Received: {', '.join(f'{n}: {r}' for n, r in rows.items())}.")
+        received = ", ".join(f"{name}: {count}" for name, count in rows.items())
+        raise RequestError(f"All inputs need the same number of rows. Received: {received}. {SAME_ROWS}")
     batch = next(iter(rows.values()), 1)
     return {name: _tensor(name, spec, given.get(name), batch) for name, spec in specs.items()}
 

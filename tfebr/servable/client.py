@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfebr.errors import ConfigError, RequestError
-from tfebr.servable.columns import Tensor, from_answer, is_list, tensors_of, to_array
+from tfebr.servable.columns import SAME_ROWS, Tensor, from_answer, is_list, tensors_of, to_array
 from tfebr.servable.filters import Filter, filter_clauses
 from tfebr.servable.transports import RestTransport, ServerError, Transport, UnavailableError
 
@@ -190,7 +190,7 @@ class Client:
         rows = len(next(iter(lists.values()))) if lists else 1
         for name, value in lists.items():
             if len(value) != rows:
-                raise RequestError(f"Field `{name}` has {len(value)} rows, but `{next(iter(lists))}` has {rows}.")
+                raise RequestError(f"Field `{name}` has {len(value)} rows, but `{next(iter(lists))}` has {rows}. {SAME_ROWS}")
         arrays = {name: to_array(name, columns.get(name), spec, rows) for name, spec in known.inputs.items()}
         found = self._patiently(end, lambda left: self._transport.predict(signature, arrays, list(known.outputs), left))
         return {name: from_answer(name, found[name], spec) for name, spec in known.outputs.items()}

@@ -9,6 +9,9 @@ import numpy as np
 
 from tfebr.errors import RequestError
 
+# What to do about inputs of different numbers of rows, wherever that is noticed.
+SAME_ROWS = "Give every input one row for each query; repeat a value that is meant for all of them."
+
 _NUMPY = {
     "DT_STRING": np.dtype(object),
     "DT_BOOL": np.dtype(bool),

@@ -10,6 +10,7 @@ from tfebr.errors import ConfigError
 from tfebr.index.attributes import ItemAttributes
 from tfebr.index.base import Index
 from tfebr.index.filtered import filtered_search
+from tfebr.servable.same_rows import with_same_rows
 from tfebr.ties import TIE_TOLERANCE
 
 # The most results that `search` returns for one query: some hundred kilobytes of JSON.
@@ -80,19 +81,19 @@ class RetrievalServable(tf.Module):
         # One function for all signatures: its graph is held once.
         self._encode = _named(lambda **inputs: {"embedding": query_encoder(inputs)}, query_encoder.input_signature)
         signatures = {
-            "serving_default": _named(self._find, query_encoder.input_signature),
-            "embed_query": _named(self._embed_query, query_encoder.input_signature),
-            "embed_items": _named(self._embed_items, item_encoder.input_signature),
+            "serving_default": _signature(self._find, query_encoder.input_signature),
+            "embed_query": _signature(self._embed_query, query_encoder.input_signature),
+            "embed_items": _signature(self._embed_items, item_encoder.input_signature),
         }
         inputs = {**query_encoder.input_signature, **_SEARCH}
         if attributes is not None:
             inputs["filter"] = tf.TensorSpec([None, None], tf.string)
         if intent is not None:
             inputs["automatic"] = tf.TensorSpec([None], tf.bool)
-        signatures["search"] = _named(self._search, inputs)
+        signatures["search"] = _signature(self._search, inputs)
         if attributes is not None:
             ids = {"item_ids": tf.TensorSpec([None], tf.string)}
-            signatures["attributes"] = _named(lambda **given: attributes.values(item_ids.lookup(given["item_ids"]) - 1), ids)
+            signatures["attributes"] = _signature(lambda **given: attributes.values(item_ids.lookup(given["item_ids"]) - 1), ids)
         # Assigned whole: TensorFlow refuses to save a dict attribute that changed after it was set.
         self._signatures = signatures
 
@@ -113,8 +114,9 @@ class RetrievalServable(tf.Module):
         `applied_filter` [batch, clauses], the clauses that it went by, padded with "". `attributes` maps `item_ids` [batch] to one output
         for each column that a filter can name: [batch] strings, or float32 for numbers; "" or 0.0 where there is no value.
 
-        Among scores that are equal up to `tfebr.ties.TIE_TOLERANCE` the items are in the catalogue's order; a tie may be cut at the last
-        place. No output holds NaN or infinity.
+        All inputs of a request need the same number of rows; where one differs, the refusal has the numbers of all by name. Among scores
+        that are equal up to `tfebr.ties.TIE_TOLERANCE` the items are in the catalogue's order; a tie may be cut at the last place. No
+        output holds NaN or infinity.
         """
         return self._signatures
 
@@ -158,6 +160,11 @@ def _named(function: Callable[..., dict[str, tf.Tensor]], input_signature: Mappi
             raise ConfigError(f"Input `{name}` needs a leading batch dimension of unknown size. Received shape {spec.shape}.")
     specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in input_signature.items()}
     return tf.function(function).get_concrete_function(**specs)
+
+
+def _signature(function: Callable[..., dict[str, tf.Tensor]], input_signature: Mapping[str, tf.TensorSpec]) -> Any:
+    """The same of a function that is asked from outside, where inputs may differ in rows."""
+    return _named(lambda **inputs: function(**with_same_rows(inputs)), input_signature)
 
 
 def _ties_in_order(scores: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
