@@ -4,6 +4,9 @@
 class TfebrError(Exception):
     """Something the user gave, or the machine, stands in the way; the message says what, where and what to do."""
 
+    # ValueError's would do, but AutoGraph keeps the type of an error raised in a graph only if it knows the constructor.
+    __init__ = Exception.__init__
+
 
 class DataError(TfebrError, ValueError):
     """A catalogue, log, judgment or shard does not keep its contract; the message names file, row or field."""

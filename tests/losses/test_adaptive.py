@@ -130,10 +130,10 @@ def test_lost_weights_do_not_look_like_a_solved_problem():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (adaptive_margin, {"base": -0.1}, "`base` must be at least 0"),
-        (adaptive_margin, {"alpha": -0.1}, "`alpha` must be at least 0"),
-        (adaptive_temperature, {"base": 0.0}, "`base` must be greater than 0"),
-        (adaptive_temperature, {"alpha": float("nan")}, "`alpha` must be at least 0"),
+        (adaptive_margin, {"base": -0.1}, "`base` must be a finite number of at least 0"),
+        (adaptive_margin, {"alpha": -0.1}, "`alpha` must be a finite number of at least 0"),
+        (adaptive_temperature, {"base": 0.0}, "`base` must be a finite number above 0"),
+        (adaptive_temperature, {"alpha": float("nan")}, "`alpha` must be a finite number of at least 0"),
     ],
 )
 def test_impossible_arguments_are_named(make, arguments, message):

@@ -156,11 +156,11 @@ def test_no_smoothing_is_the_plain_loss_in_value_and_gradient(drawn):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lowest_positive": 0}, r"`lowest_positive` must be in \[1, `num_levels` = 4\)"),
-        ({"lowest_positive": 4}, r"`lowest_positive` must be in"),
-        ({"weights": [1.0, 2.0]}, r"`weights` must hold one number a level, 4"),
+        ({"lowest_positive": 0}, r"`lowest_positive` must be a whole number in \[1, 4\)"),
+        ({"lowest_positive": 4}, r"`lowest_positive` must be a whole number in"),
+        ({"weights": [1.0, 2.0]}, r"`weights` must be 4 finite numbers of at least 0"),
         ({"row_reduction": "max"}, r"`row_reduction` must be one of sum, mean. Received: 'max'"),
-        ({"temperature": 0.0}, r"`temperature` must be greater than 0"),
+        ({"temperature": 0.0}, r"`temperature` must be a finite number above 0"),
     ],
 )
 def test_impossible_arguments_are_named(arguments, message):

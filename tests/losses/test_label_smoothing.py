@@ -173,10 +173,10 @@ def test_lost_weights_do_not_look_like_a_solved_problem():
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"uniform": -0.1}, r"`uniform` must be in \[0, 1\). Received: -0.1"),
-        ({"bootstrap": 1.0}, r"`bootstrap` must be in"),
-        ({"sampling": float("nan")}, r"`sampling` must be in"),
-        ({"uniform": 0.5, "sampling": 0.5}, "must sum to less than 1"),
+        ({"uniform": -0.1}, r"`uniform` must be a finite number in \[0, 1\). Received: -0.1"),
+        ({"bootstrap": 1.0}, r"`bootstrap` must be a finite number in"),
+        ({"sampling": float("nan")}, r"`sampling` must be a finite number"),
+        ({"uniform": 0.5, "sampling": 0.5}, r"`uniform \+ sampling \+ bootstrap` must be less than 1"),
     ],
 )
 def test_impossible_shares_are_named(shares, message):
@@ -187,7 +187,7 @@ def test_impossible_shares_are_named(shares, message):
 def test_what_is_missing_is_named():
     with pytest.raises(ConfigError, match=r"`log_probability` of the candidates is needed for `sampling` = 0\.3"):
         LabelSmoothing(sampling=0.3).targets(MODEL, POSITIVE, MASK)
-    with pytest.raises(ConfigError, match="`temperature` must be greater than 0"):
+    with pytest.raises(ConfigError, match="`temperature` must be a finite number above 0"):
         soft_cross_entropy(MODEL, MODEL, MASK, 0.0)
 
 

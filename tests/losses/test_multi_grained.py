@@ -237,12 +237,14 @@ def test_lost_weights_do_not_look_like_a_solved_problem():
 def test_impossible_arguments_are_named():
     with pytest.raises(ConfigError, match=r"`form` must be one of hinge, logistic, listwise. Received: 'huber'"):
         ranking_loss(SHOWN, STAGES, "huber")
-    with pytest.raises(ConfigError, match=r"`margin` must be one number, or three for the steps between stages. Received: \[0.1\]"):
+    with pytest.raises(
+        ConfigError, match=r"`margin` must be one finite number of at least 0, or three for the steps between stages. Received: \[0.1\]"
+    ):
         ranking_loss(SHOWN, STAGES, margin=[0.1])
-    with pytest.raises(ConfigError, match="`weights` must hold three numbers"):
+    with pytest.raises(ConfigError, match="`weights` must be 3 finite numbers"):
         retrieval_loss(SHOWN, STAGES, NEGATIVES, MASK, weights=(1.0, 2.0))
     for form in ("logistic", "listwise"):
-        with pytest.raises(ConfigError, match="`temperature` must be greater than 0"):
+        with pytest.raises(ConfigError, match="`temperature` must be a finite number above 0"):
             ranking_loss(SHOWN, STAGES, form, temperature=-1.0)
 
 

@@ -84,7 +84,7 @@ def test_lost_weights_do_not_look_like_a_solved_problem():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_an_impossible_temperature_is_named(temperature):
-    with pytest.raises(ConfigError, match="`temperature` must be greater than 0"):
+    with pytest.raises(ConfigError, match="`temperature` must be a finite number above 0"):
         sampled_softmax(tf.zeros([1, 1]), tf.zeros([1]), tf.ones([1, 1], tf.bool), temperature)
 
 

@@ -69,6 +69,12 @@ def test_adaptive_equals_plain_loops(seed, alpha, ranking_weight, anchor_weight,
     assert float(s.loss(task, sure=sure)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def test_a_whole_number_is_a_margin_too():
+    none, zero = (full().loss(MultiGrainedRetrieval(ranking_weight=1.0, margin=margin, adaptive=0.5)) for margin in (0, 0.0))
+    assert float(none) == pytest.approx(float(zero), rel=1e-6)
+    assert float(full().loss(MultiGrainedRetrieval(ranking_weight=1.0, margin=1, adaptive=0.5))) > float(zero)
+
+
 def test_no_gradient_flows_through_adaptive_temperatures_and_margins():
     """Where every score is the same, a query without direction, nothing but those could move an item."""
     s = step(7)
@@ -222,7 +228,7 @@ def test_it_is_a_tfrs_retrieval_task_for_one_head():
     [
         ({"objective": "softmax"}, "`objective` must be one of multi_grained, graded. Received: 'softmax'"),
         ({"unclicked_as": "noise"}, "`unclicked_as` must be one of left_out, negatives. Received: 'noise'"),
-        ({"adaptive": 0.0}, "`adaptive` must be above 0, or None. Received: 0.0"),
+        ({"adaptive": 0.0}, "`adaptive` must be a finite number above 0. Received: 0.0"),
         ({"adaptive": 0.5, "unclicked_as": "negatives"}, "`adaptive` needs .*`unclicked_as` = left_out"),
         ({"adaptive": 0.5, "row_reduction": "max"}, "`row_reduction` must be one of sum, mean"),
         ({"adaptive": 0.5, "objective": "graded"}, "`adaptive` needs `objective` = multi_grained"),
@@ -230,12 +236,12 @@ def test_it_is_a_tfrs_retrieval_task_for_one_head():
         ({"adaptive": 0.5, "margin": STEPS}, "`adaptive` needs .*one `margin`"),
         ({"adaptive": 0.5, "smoothing": LabelSmoothing(0.1)}, "`adaptive` and `smoothing` do not go together"),
         ({"form": "huber"}, "`form` must be one of"),
-        ({"margin": (0.1, 0.2)}, "`margin` must be one number, or three"),
-        ({"weights": (1.0, 2.0)}, "`weights` must hold three numbers"),
-        ({"objective": "graded", "weights": (1.0, 2.0)}, r"`weights` must hold three numbers.*Received: \[1.0, 2.0\]"),
+        ({"margin": (0.1, 0.2)}, "`margin` must be one finite number of at least 0, or three"),
+        ({"weights": (1.0, 2.0)}, "`weights` must be 3 finite numbers"),
+        ({"objective": "graded", "weights": (1.0, 2.0)}, r"`weights` must be 3 finite numbers.*Received: \(1.0, 2.0\)"),
         ({"row_reduction": "max"}, "`row_reduction` must be one of sum, mean"),
-        ({"temperature": 0.0}, "`temperature` must be greater than 0. Received: 0.0"),
-        ({"objective": "graded", "lowest_positive": 0}, "`lowest_positive` must be in"),
+        ({"temperature": 0.0}, "`temperature` must be a finite number above 0. Received: 0.0"),
+        ({"objective": "graded", "lowest_positive": 0}, "`lowest_positive` must be a whole number in"),
     ],
 )
 def test_impossible_arguments_are_named(arguments, named):

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_number, require
 from tfebr.losses.masked import at_least_float32
 from tfebr.losses.sampled_softmax import sampled_softmax
+from tfebr.shapes import check_tensors
 
 
 def adaptive_margin(similarity: tf.Tensor, base: float = 0.01, alpha: float = 0.5) -> tf.Tensor:
@@ -16,7 +17,7 @@ def adaptive_margin(similarity: tf.Tensor, base: float = 0.01, alpha: float = 0.
     paper's. A hard negative may be an unlabelled positive, and is not to be pushed away as far as a random item.
 
     Args:
-        similarity: cosine of each row's positive item and each candidate, of any shape.
+        similarity: float [...], cosine of each row's positive item and each candidate.
         base: delta_0, the margin of a negative that equals the positive, in units of the score.
         alpha: how much is added for a negative that is orthogonal to the positive.
 
@@ -26,8 +27,7 @@ def adaptive_margin(similarity: tf.Tensor, base: float = 0.01, alpha: float = 0.
     Raises:
         ConfigError: `base` or `alpha` is negative.
     """
-    if not base >= 0:
-        raise ConfigError(f"`base` must be at least 0. Received: {base}.")
+    check_number("base", base, "[0, inf)")
     return base + _slack(similarity, alpha)
 
 
@@ -38,7 +38,7 @@ def adaptive_temperature(similarity: tf.Tensor, base: float = 1 / 30, alpha: flo
     negatives to nothing.
 
     Args:
-        similarity: cosine of each row's positive item and each candidate, of any shape.
+        similarity: float [...], cosine of each row's positive item and each candidate.
         base: tau_0, the temperature of a negative that equals the positive, in units of the score.
         alpha: by what share the temperature of a negative that is orthogonal to the positive is larger.
 
@@ -48,8 +48,7 @@ def adaptive_temperature(similarity: tf.Tensor, base: float = 1 / 30, alpha: flo
     Raises:
         ConfigError: `base` is not positive, or `alpha` is negative.
     """
-    if not base > 0:
-        raise ConfigError(f"`base` must be greater than 0. Received: {base}.")
+    check_number("base", base, "(0, inf)")
     return base * (1.0 + _slack(similarity, alpha))
 
 
@@ -67,7 +66,17 @@ def adaptive_softmax(
 
     Returns:
         A scalar, float32 at least; rows without negatives count as 0. Finite for every mask, in value and gradient.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype.
     """
+    check_tensors(
+        scores=(scores, "float [batch, candidates]"),
+        positive_scores=(positive_scores, "float [batch]"),
+        mask=(mask, "bool [batch, candidates]"),
+        temperatures=(temperatures, "float [batch, candidates]"),
+        weights=(weights, "float [batch]"),
+    )
     scores, own = at_least_float32(scores), at_least_float32(positive_scores)
     # A masked candidate's temperature may be lost, and 0 times that is not 0.
     gaps = (scores - own[:, None]) / tf.where(mask, tf.cast(temperatures, scores.dtype), 1.0)
@@ -87,14 +96,22 @@ def item_anchored(
         scores: float [batch, candidates]; candidate i < batch is the positive of row i, further candidates have no query and are left out.
         mask: bool [batch, candidates], True where a candidate is a negative of the row, and so the row's query one of the candidate.
         weight: w.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, there are fewer candidates than rows, or the weight is negative.
     """
+    check_number("weight", weight, "[0, inf)")
+    check_tensors(scores=(scores, "float [batch, candidates]"), mask=(mask, "bool [batch, candidates]"))
+    rows, candidates = tf.TensorShape(scores.shape).as_list()
+    fits = rows is None or candidates is None or candidates >= rows
+    require(fits, "scores", "[batch, candidates] with at least one candidate for each row", [rows, candidates])
     batch = tf.shape(scores)[0]
     in_batch = scores[:, :batch]
     return weight * loss(tf.transpose(in_batch), tf.linalg.diag_part(in_batch), tf.transpose(mask[:, :batch]))
 
 
 def _slack(similarity: tf.Tensor, alpha: float) -> tf.Tensor:
-    if not alpha >= 0:
-        raise ConfigError(f"`alpha` must be at least 0. Received: {alpha}.")
+    check_number("alpha", alpha, "[0, inf)")
+    check_tensors(similarity=(similarity, "float [...]"))
     # Rounding takes a cosine beyond 1, and a temperature must not come near 0.
     return alpha * (1.0 - tf.clip_by_value(tf.stop_gradient(similarity), -1.0, 1.0))

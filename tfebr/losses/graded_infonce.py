@@ -5,9 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_choice, check_number, check_numbers
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.masked import masked_logsumexp, to_logits
+from tfebr.shapes import check_scalar, check_tensors
 
 ROW_REDUCTIONS = ("sum", "mean")
 
@@ -38,7 +39,7 @@ def graded_infonce(
         num_levels: how many levels there are, the lowest included.
         temperature: tau, in units of the score; a scalar tensor where it is learned.
         lowest_positive: candidates below this level are negatives only.
-        weights: [num_levels] or a tensor [batch, candidates], multiplies the terms of each level or candidate; all 1 by default.
+        weights: one number a level, or float [batch, candidates]; multiplies the terms of each level or candidate. All 1 by default.
         row_reduction: "sum" over a row's terms (the paper's), or "mean": weighted by `weights`, of those with a candidate below them.
         confidence: float [batch, candidates], multiplies the term of each candidate. No part of the mean's weights: a row whose one
             positive is doubtful counts for less.
@@ -50,7 +51,7 @@ def graded_infonce(
         A scalar, float32 at least; a candidate with nothing below it counts as 0. Finite for every mask, in value and gradient.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: an argument has another shape or dtype, or is out of its range.
         tf.errors.InvalidArgumentError: a level is not below num_levels.
     """
     arguments = levels, num_levels, temperature, lowest_positive, weights, row_reduction
@@ -63,6 +64,9 @@ class GradedInfoNCE(tf.keras.losses.Loss):
     Args:
         num_levels, temperature, lowest_positive, weights, row_reduction: as in `graded_infonce`.
         **kwargs: reduction and name, as every Keras loss takes them; Keras's default reduction is the mean over the rows.
+
+    Raises:
+        ConfigError: a setting is out of its range; when called, levels or scores have another shape.
     """
 
     def __init__(
@@ -75,17 +79,32 @@ class GradedInfoNCE(tf.keras.losses.Loss):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        _check_settings(num_levels, temperature, lowest_positive, weights, row_reduction)
         self.num_levels, self.temperature, self.lowest_positive = num_levels, temperature, lowest_positive
         self.weights, self.row_reduction = weights, row_reduction
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Losses of the rows, float [batch]."""
-        return _row_losses(y_pred, y_true, self.num_levels, self.temperature, self.lowest_positive, self.weights, self.row_reduction)
+        # Keras may have made floats of the labels.
+        levels = tf.cast(y_true, tf.int32)
+        check_tensors(y_pred=(y_pred, "float [batch, candidates]"), y_true=(levels, "int [batch, candidates]"))
+        return _row_losses(y_pred, levels, self.num_levels, self.temperature, self.lowest_positive, self.weights, self.row_reduction)
 
     def get_config(self) -> dict[str, Any]:
         """What makes the same loss again."""
         names = "num_levels", "temperature", "lowest_positive", "weights", "row_reduction"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _check_settings(
+    num_levels: int, temperature: float | tf.Tensor, lowest_positive: int, weights: Sequence[float] | tf.Tensor | None, row_reduction: str
+) -> None:
+    check_number("num_levels", num_levels, "[2, inf)", whole=True)
+    check_number("lowest_positive", lowest_positive, f"[1, {num_levels})", whole=True)
+    check_scalar("temperature", temperature, "(0, inf)")
+    if isinstance(weights, Sequence):
+        check_numbers("weights", weights, num_levels, "[0, inf)")
+    check_choice("row_reduction", row_reduction, ROW_REDUCTIONS)
 
 
 def _row_losses(
@@ -101,12 +120,15 @@ def _row_losses(
     log_probability: tf.Tensor | None = None,
     teacher_scores: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    if not 1 <= lowest_positive < num_levels:
-        raise ConfigError(f"`lowest_positive` must be in [1, `num_levels` = {num_levels}). Received: {lowest_positive}.")
-    if isinstance(weights, Sequence) and len(weights) != num_levels:
-        raise ConfigError(f"`weights` must hold one number a level, {num_levels}. Received: {list(weights)}.")
-    if row_reduction not in ROW_REDUCTIONS:
-        raise ConfigError(f"`row_reduction` must be one of {', '.join(ROW_REDUCTIONS)}. Received: {row_reduction!r}.")
+    _check_settings(num_levels, temperature, lowest_positive, weights, row_reduction)
+    check_tensors(
+        scores=(scores, "float [batch, candidates]"),
+        levels=(levels, "int [batch, candidates]"),
+        weights=(None if isinstance(weights, Sequence) else weights, "float [batch, candidates]"),
+        confidence=(confidence, "float [batch, candidates]"),
+        log_probability=(log_probability, "float [candidates] or [batch, candidates]"),
+        teacher_scores=(teacher_scores, "float [batch, candidates]"),
+    )
     levels = tf.cast(levels, tf.int32)
     known = tf.debugging.assert_less(levels, num_levels, "`levels` must be below `num_levels`. Raise `num_levels`, or mask with -1.")
     # Otherwise a graph may come upon the unknown level before the message.

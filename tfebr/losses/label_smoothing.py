@@ -4,8 +4,10 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfebr.checks import check_number, conform, require
 from tfebr.errors import ConfigError
 from tfebr.losses.masked import masked_logsumexp, masked_softmax, to_logits
+from tfebr.shapes import check_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +31,10 @@ class LabelSmoothing:
     bootstrap: float = 0.0
 
     def __post_init__(self):
+        conform(self)
         for name, share in dataclasses.asdict(self).items():
-            if not 0 <= share < 1:
-                raise ConfigError(f"`{name}` must be in [0, 1). Received: {share}.")
-        if not self.total < 1:
-            raise ConfigError(f"The shares of `LabelSmoothing` must sum to less than 1. Received: {self}.")
+            check_number(name, share, "[0, 1)")
+        require(self.total < 1, "uniform + sampling + bootstrap", "less than 1", self.total)
 
     @property
     def total(self) -> float:
@@ -60,8 +61,15 @@ class LabelSmoothing:
             teacher_scores: float [batch, candidates], in place of the model's own for `bootstrap`.
 
         Raises:
-            ConfigError: `sampling` is not 0, and `log_probability` is missing.
+            ConfigError: an argument has another shape or dtype, or `sampling` is not 0, and `log_probability` is missing.
         """
+        check_tensors(
+            scores=(scores, "float [batch, candidates]"),
+            positive=(positive, "int [batch]"),
+            mask=(mask, "bool [batch, candidates]"),
+            log_probability=(log_probability, "float [candidates] or [batch, candidates]"),
+            teacher_scores=(teacher_scores, "float [batch, candidates]"),
+        )
         logits = to_logits(scores, temperature)
         own = _one_hot(positive, mask)
         mask |= own
@@ -113,8 +121,14 @@ def soft_cross_entropy(
         A scalar, float32 at least; rows where nothing is unmasked count as 0. Finite for every mask, in value and gradient.
 
     Raises:
-        ConfigError: the temperature is not positive.
+        ConfigError: an argument has another shape or dtype, or the temperature is not positive.
     """
+    check_tensors(
+        scores=(scores, "float [batch, candidates]"),
+        targets=(targets, "float [batch, candidates]"),
+        mask=(mask, "bool [batch, candidates]"),
+        weights=(weights, "float [batch]"),
+    )
     losses = _cross_entropies(scores, targets, mask, temperature)
     return tf.reduce_mean(losses if weights is None else losses * tf.cast(weights, losses.dtype))
 

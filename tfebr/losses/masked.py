@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.shapes import check_scalar
 
 
 def masked_logsumexp(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -31,11 +31,9 @@ def to_logits(scores: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
     """scores / tau, in float32 at least.
 
     Raises:
-        ConfigError: the temperature is a number and not positive.
+        ConfigError: the temperature is not positive. One that is learned is known only when the graph runs.
     """
-    # A learned temperature is known only when the graph runs.
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ConfigError(f"`temperature` must be greater than 0. Received: {temperature}.")
+    check_scalar("temperature", temperature, "(0, inf)")
     scores = at_least_float32(scores)
     return scores * tf.cast(1.0 / temperature, scores.dtype)
 

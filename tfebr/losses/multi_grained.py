@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfebr.checks import check_choice, check_number, check_numbers, is_number, require
 from tfebr.data.stage import Stage
-from tfebr.errors import ConfigError
 from tfebr.losses.graded_infonce import graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.masked import at_least_float32, to_logits
+from tfebr.shapes import check_scalar, check_tensors, is_tensor
 
 FORMS = ("hinge", "logistic", "listwise")
 
@@ -38,7 +39,12 @@ def multi_grained(
     Args:
         ranking_weight: lambda.
         form, margin, ranking_temperature: of `ranking_loss`; the other arguments are of `retrieval_loss`.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or is out of its range.
     """
+    check_number("ranking_weight", ranking_weight, "[0, inf)")
+    check_scalar("ranking_temperature", ranking_temperature, "(0, inf)")
     smooth = smoothing, log_probability, teacher_scores, unclicked_negatives
     retrieval = retrieval_loss(
         shown_scores, stages, negative_scores, negative_mask, temperature, weights, row_reduction, confidence, *smooth
@@ -73,7 +79,7 @@ def retrieval_loss(
         negative_scores: float [batch, candidates].
         negative_mask: bool [batch, candidates], True for negatives; all known positives of the row must be False.
         temperature: tau, in units of the score.
-        weights: w of CLICKED, CARTED and ORDERED.
+        weights: w of CLICKED, CARTED and ORDERED, at least 0.
         row_reduction: "sum" or "mean" over a row's positives, as in `graded_infonce`.
         confidence: float [batch, shown], multiplies the term of each positive, and is no part of a mean's weights.
         smoothing: of the target distributions, each over one positive and the negatives.
@@ -85,10 +91,18 @@ def retrieval_loss(
         A scalar, float32 at least; rows without positives or without negatives count as 0. Finite for every mask, in value and gradient.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: an argument has another shape or dtype, or is out of its range.
     """
-    if len(weights) != 3:
-        raise ConfigError(f"`weights` must hold three numbers, of CLICKED, CARTED and ORDERED. Received: {list(weights)}.")
+    check_numbers("weights", weights, 3, "[0, inf)")
+    check_tensors(
+        shown_scores=(shown_scores, "float [batch, shown]"),
+        stages=(stages, "int [batch, shown]"),
+        negative_scores=(negative_scores, "float [batch, candidates]"),
+        negative_mask=(negative_mask, "bool [batch, candidates]"),
+        confidence=(confidence, "float [batch, shown]"),
+        log_probability=(log_probability, "float [shown + candidates] or [batch, shown + candidates]"),
+        teacher_scores=(teacher_scores, "float [batch, shown + candidates]"),
+    )
     scores = tf.concat([shown_scores, negative_scores], axis=1)
     below = stages >= int(Stage.UNCLICKED) if unclicked_negatives else tf.zeros_like(stages, tf.bool)
     of_shown = tf.where(stages >= int(Stage.CLICKED), 1, tf.where(below, 0, -1))
@@ -128,10 +142,17 @@ def ranking_loss(
         A scalar, float32 at least; rows without pairs count as 0. Finite for every mask, in value and gradient.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: an argument has another shape or dtype, or is out of its range.
     """
-    if form not in FORMS:
-        raise ConfigError(f"`form` must be one of {', '.join(FORMS)}. Received: {form!r}.")
+    check_choice("form", form, FORMS)
+    check_margin(margin)
+    check_scalar("temperature", temperature, "(0, inf)")
+    check_tensors(
+        shown_scores=(shown_scores, "float [batch, shown]"),
+        stages=(stages, "int [batch, shown]"),
+        margin=(margin if is_tensor(margin) else None, "float [] or [batch, shown, shown]"),
+        confidence=(confidence, "float [batch, shown]"),
+    )
     if form == "listwise":
         return graded_infonce(shown_scores, stages, len(Stage), temperature, int(Stage.CLICKED), None, "mean", confidence)
     later, earlier = stages[:, :, None], stages[:, None, :]
@@ -151,12 +172,19 @@ def ranking_loss(
     return tf.reduce_mean(tf.math.divide_no_nan(tf.reduce_sum(pairs, axis=[1, 2]), count))
 
 
+def check_margin(margin: float | Sequence[float] | tf.Tensor) -> None:
+    """Raises ConfigError unless a margin that is no tensor is one number of at least 0, or three for the steps between stages."""
+    if is_tensor(margin):
+        return
+    steps = list(margin) if isinstance(margin, Sequence) else [margin]
+    fits = len(steps) == (3 if isinstance(margin, Sequence) else 1) and all(is_number(step, "[0, inf)") for step in steps)
+    require(fits, "margin", "one finite number of at least 0, or three for the steps between stages", margin)
+
+
 def _margins(stages: tf.Tensor, margin: float | Sequence[float] | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Of every pair (a, b), broadcast to [batch, shown, shown]."""
     if not isinstance(margin, Sequence):
         return tf.cast(margin, dtype)
-    if len(margin) != 3:
-        raise ConfigError(f"`margin` must be one number, or three for the steps between stages. Received: {list(margin)}.")
     ladder = tf.math.cumsum(tf.constant([0.0, *margin], dtype))
     height = tf.gather(ladder, tf.maximum(stages, 0))
     return height[:, :, None] - height[:, None, :]

@@ -2,11 +2,20 @@
 
 import tensorflow as tf
 
+from tfebr.checks import check_choice, check_number
+from tfebr.losses.masked import at_least_float32
+from tfebr.shapes import check_tensors, is_tensor
+
 REDUCTIONS = ("sum", "mean", "mean_active")
 
 
 def pairwise_hinge(
-    scores: tf.Tensor, positive_scores: tf.Tensor, mask: tf.Tensor, margin: float, weights: tf.Tensor | None = None, reduction: str = "sum"
+    scores: tf.Tensor,
+    positive_scores: tf.Tensor,
+    mask: tf.Tensor,
+    margin: float | tf.Tensor,
+    weights: tf.Tensor | None = None,
+    reduction: str = "sum",
 ) -> tf.Tensor:
     """L = mean over rows of  sum_j mask_ij max(0, margin - s_i+ + s_ij).  Source: DPSR, the loss of section "optimization".
 
@@ -14,22 +23,35 @@ def pairwise_hinge(
         scores: float [batch, candidates].
         positive_scores: float [batch].
         mask: bool [batch, candidates], True for negatives; the row's own positive and its other known positives must be False.
-        margin: delta, in units of the score.
+        margin: delta, in units of the score: a number of at least 0, or float [batch, candidates].
         weights: float [batch, candidates], of each negative; all 1 by default.
         reduction: over the negatives of a row: "sum" (the paper's), "mean" over unmasked ones, or "mean_active" over those in the margin.
 
     Returns:
-        A scalar; 0 where nothing is unmasked. Finite for every mask, in value and gradient.
+        A scalar, float32 at least; 0 where nothing is unmasked. Finite for every mask, in value and gradient.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, the margin is negative, or the reduction is unknown.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}. Received: `reduction` = {reduction!r}.")
-    pairs = margin - positive_scores[:, None] + scores
+    check_choice("reduction", reduction, REDUCTIONS)
+    if not is_tensor(margin):
+        check_number("margin", margin, "[0, inf)")
+    check_tensors(
+        scores=(scores, "float [batch, candidates]"),
+        positive_scores=(positive_scores, "float [batch]"),
+        mask=(mask, "bool [batch, candidates]"),
+        weights=(weights, "float [batch, candidates]"),
+        margin=(margin if is_tensor(margin) else None, "float [] or [batch, candidates]"),
+    )
+    scores, own = at_least_float32(scores), at_least_float32(positive_scores)
+    pairs = tf.cast(margin, scores.dtype) - own[:, None] + scores
     # Not relu, which makes 0 of NaN and so hides from training that its weights are lost.
     pairs = tf.where(pairs <= 0, 0.0, pairs)
     counted = tf.cast(mask, scores.dtype)
     # Selected, not multiplied: a masked score may be infinite.
     pairs = tf.where(mask, pairs, 0.0)
     if weights is not None:
+        weights = tf.cast(weights, scores.dtype)
         pairs *= weights
         counted *= weights
     total = tf.reduce_sum(pairs, axis=1)

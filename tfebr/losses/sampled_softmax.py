@@ -4,11 +4,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.losses.masked import at_least_float32, masked_logsumexp
+from tfebr.shapes import check_scalar, check_tensors
 
 
 def sampled_softmax(
-    scores: tf.Tensor, positive_scores: tf.Tensor, mask: tf.Tensor, temperature: float = 1.0, weights: tf.Tensor | None = None
+    scores: tf.Tensor,
+    positive_scores: tf.Tensor,
+    mask: tf.Tensor,
+    temperature: float | tf.Tensor = 1.0,
+    weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """L = mean over rows of  -log( exp(s_i+ / tau) / (exp(s_i+ / tau) + sum_j mask_ij exp(s_ij / tau)) ).
 
@@ -19,17 +24,24 @@ def sampled_softmax(
         scores: float [batch, candidates].
         positive_scores: float [batch].
         mask: bool [batch, candidates], True for negatives; the row's own positive and its other known positives must be False.
-        temperature: tau, in units of the score.
+        temperature: tau, in units of the score; a scalar tensor where it is learned.
         weights: float [batch], multiplies the loss of each row; the mean is still over all rows. All 1 by default.
 
     Returns:
-        A scalar; rows without negatives count as 0. Finite for every mask, in value and gradient, whatever masked scores are.
+        A scalar, float32 at least; rows without negatives count as 0. Finite for every mask, in value and gradient, whatever masked
+        scores are.
 
     Raises:
-        ConfigError: the temperature is not positive.
+        ConfigError: an argument has another shape or dtype, or the temperature is not positive.
     """
+    check_tensors(
+        scores=(scores, "float [batch, candidates]"),
+        positive_scores=(positive_scores, "float [batch]"),
+        mask=(mask, "bool [batch, candidates]"),
+        weights=(weights, "float [batch]"),
+    )
     losses = _row_losses(scores, positive_scores, mask, temperature)
-    return tf.reduce_mean(losses if weights is None else losses * weights)
+    return tf.reduce_mean(losses if weights is None else losses * tf.cast(weights, losses.dtype))
 
 
 class SampledSoftmax(tf.keras.losses.Loss):
@@ -41,15 +53,20 @@ class SampledSoftmax(tf.keras.losses.Loss):
     Args:
         temperature: tau, in units of the score.
         **kwargs: reduction and name, as every Keras loss takes them; Keras's default reduction is the mean over the rows.
+
+    Raises:
+        ConfigError: the temperature is not positive; when called, labels or scores have another shape.
     """
 
     def __init__(self, temperature: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
+        check_scalar("temperature", temperature, "(0, inf)")
         self.temperature = temperature
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Losses of the rows, float [batch]."""
         labels = tf.cast(y_true, y_pred.dtype)
+        check_tensors(y_pred=(y_pred, "float [batch, candidates]"), y_true=(labels, "float [batch, candidates]"))
         positives = tf.where(labels > 0)
         rows = positives[:, 0]
         mask = tf.gather(labels == 0, rows)
@@ -61,12 +78,10 @@ class SampledSoftmax(tf.keras.losses.Loss):
         return {**super().get_config(), "temperature": self.temperature}
 
 
-def _row_losses(scores: tf.Tensor, positive_scores: tf.Tensor, mask: tf.Tensor, temperature: float) -> tf.Tensor:
+def _row_losses(scores: tf.Tensor, positive_scores: tf.Tensor, mask: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
     """float [batch]: log(1 + sum_j exp((s_j - s+) / tau)), which keeps more digits than the difference of two large logarithms."""
-    if not temperature > 0:
-        raise ConfigError(f"`temperature` must be greater than 0. Received: {temperature}.")
-    gaps = tf.where(mask, (scores - positive_scores[:, None]) * (1.0 / temperature), -float("inf"))
+    check_scalar("temperature", temperature, "(0, inf)")
+    scores, own = at_least_float32(scores), at_least_float32(positive_scores)
+    gaps = (scores - own[:, None]) * tf.cast(1.0 / temperature, scores.dtype)
     # 0, but NaN where the positive's score is lost: a row without negatives must not hide it.
-    own = positive_scores - positive_scores
-    top = tf.stop_gradient(tf.maximum(tf.reduce_max(gaps, axis=1), own))
-    return top + tf.math.log(tf.exp(own - top) + tf.reduce_sum(tf.exp(gaps - top[:, None]), axis=1))
+    return tf.math.softplus(masked_logsumexp(gaps, mask) + (own - own))

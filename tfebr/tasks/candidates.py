@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_number
+from tfebr.shapes import check_tensors
 
 
 class Candidates(NamedTuple):
@@ -20,22 +21,45 @@ class Candidates(NamedTuple):
     rows: tf.Tensor
     log_probability: tf.Tensor | None = None
 
+    def described(self, name: str, shape: str = "[candidates]") -> dict[str, tuple[tf.Tensor | None, str]]:
+        """The fields with their shapes, for `check_tensors`; `shape` is that of the rows."""
+        return {
+            f"{name}.embeddings": (self.embeddings, f"float {shape[:-1]}, dim]"),
+            f"{name}.rows": (self.rows, f"int {shape}"),
+            f"{name}.log_probability": (self.log_probability, f"float {shape}"),
+        }
+
 
 def random_negatives_for(alpha: float, batch_size: int) -> int:
     """How many shared uniform negatives make `alpha` the share of random ones among all negatives of a row.
 
     alpha = R / (R + batch - 1). Source: DPSR, mixing ratio of N_rand and N_batch. alpha = 1 leaves in-batch negatives out and takes
     as many random ones as the batch has rows.
+
+    Raises:
+        ConfigError: an argument is out of its range.
     """
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"`alpha` must be in [0, 1]. Received: {alpha}.")
+    check_number("alpha", alpha, "[0, 1]")
+    check_number("batch_size", batch_size, "[1, inf)", whole=True)
     if alpha == 1:
         return batch_size
     return round(alpha / (1 - alpha) * (batch_size - 1))
 
 
 def uniform_rows(count: int, items: int, seed: tf.Tensor) -> tf.Tensor:
-    """int32 [count] item rows in [1, items], uniformly with replacement; `seed` is int [2]. Source: DPSR, N_rand shared by the batch."""
+    """int32 [count] item rows in [1, items], uniformly with replacement. Source: DPSR, N_rand shared by the batch.
+
+    Args:
+        count: how many, at least 0.
+        items: number of items.
+        seed: int [2].
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or is out of its range.
+    """
+    check_number("count", count, "[0, inf)", whole=True)
+    check_number("items", items, "[1, inf)", whole=True)
+    check_tensors(seed=(seed, "int [2]"))
     return tf.random.stateless_uniform([count], seed, 1, items + 1, tf.int32)
 
 
@@ -45,7 +69,11 @@ def negative_mask(candidate_rows: tf.Tensor, known_positives: tf.Tensor) -> tf.T
     Args:
         candidate_rows: int32 [candidates].
         known_positives: int32 [batch, n], padded with 0.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype.
     """
+    check_tensors(candidate_rows=(candidate_rows, "int [candidates]"), known_positives=(known_positives, "int [batch, n]"))
     # Most of the padded list is padding: only what is there is compared.
     present = tf.where(known_positives > 0)
     hits = tf.where(tf.gather_nd(known_positives, present)[:, None] == candidate_rows[None, :])

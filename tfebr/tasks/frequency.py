@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_number
+from tfebr.shapes import check_tensors
 
 
 class StreamingFrequency(tf.Module):
@@ -20,13 +21,13 @@ class StreamingFrequency(tf.Module):
         rate: weight of the latest interval; a change of frequency is followed within about 1 / rate draws of the item.
 
     Raises:
-        ConfigError: the rate is not in (0, 1).
+        ConfigError: the rate is not in (0, 1), or `items` is not positive; when called, an argument has another shape or dtype.
     """
 
     def __init__(self, items: int, rate: float = 0.01, name: str | None = None):
         super().__init__(name=name)
-        if not 0 < rate < 1:
-            raise ConfigError(f"`rate` must be between 0 and 1. Received: {rate}.")
+        check_number("items", items, "[1, inf)", whole=True)
+        check_number("rate", rate, "(0, 1)")
         self.rate = rate
         # Before the first step, 0, so that no interval is 0.
         self.last_step = tf.Variable(tf.fill([items + 1], tf.constant(-1, tf.int64)), trainable=False, name="last_step")
@@ -40,6 +41,7 @@ class StreamingFrequency(tf.Module):
             rows: int32 [n], the items of the batch, repeated as often as they come.
             step: int scalar, 0 for the first batch and never falling.
         """
+        check_tensors(rows=(rows, "int [n]"), step=(step, "int []"))
         present = tf.boolean_mask(rows, rows > 0)
         unique, _, counts = tf.unique_with_counts(present)
         step, count = tf.cast(step, tf.int64), tf.cast(counts, tf.float32)
@@ -53,7 +55,8 @@ class StreamingFrequency(tf.Module):
         return tf.math.log(tf.where(rows > 0, self.expected_draws(rows), 1.0))
 
     def expected_draws(self, rows: tf.Tensor) -> tf.Tensor:
-        """float [n]: expected draws per batch of each of int32 [n] rows; 0 for an item that never came."""
+        """Expected draws per batch of each of int32 rows of any shape, float of that shape; 0 for an item that never came."""
+        check_tensors(rows=(rows, "int [...]"))
         return tf.math.divide_no_nan(1.0, tf.gather(self.interval, rows))
 
 
@@ -61,13 +64,19 @@ def pool_log_probability(expected_draws: tf.Tensor, random: int, items: int) -> 
     """log(E + R / items): `Candidates.log_probability` of a pool of in-batch positives and R uniform draws with replacement.
 
     Args:
-        expected_draws: float [candidates], E, of the candidate's item among the batch's positives, as `StreamingFrequency` gives it;
+        expected_draws: float [...], E, of the candidate's item among the batch's positives, as `StreamingFrequency` gives it;
             0 where in-batch positives are no negatives.
-        random: R, the shared uniform negatives.
+        random: R, at least 0, the shared uniform negatives.
         items: number of items that they are drawn from.
 
     Returns:
-        float [candidates]; 0, "unknown", where neither source can draw the item.
+        Of the shape of `expected_draws`; 0, "unknown", where neither source can draw the item.
+
+    Raises:
+        ConfigError: an argument is of another dtype, or out of its range.
     """
+    check_number("random", random, "[0, inf)", whole=True)
+    check_number("items", items, "[1, inf)", whole=True)
+    check_tensors(expected_draws=(expected_draws, "float [...]"))
     draws = expected_draws + random / items
     return tf.math.log(tf.where(draws > 0, draws, 1.0))

@@ -2,6 +2,9 @@
 
 import tensorflow as tf
 
+from tfebr.checks import check_number, require
+from tfebr.shapes import check_tensors
+
 
 def mixed_negatives(
     scores: tf.Tensor, positive_scores: tf.Tensor, mask: tf.Tensor, hard: int, low: float, high: float, seed: tf.Tensor
@@ -27,7 +30,20 @@ def mixed_negatives(
     Returns:
         Mixed scores, float [batch, candidates], each of the candidate in its column, and bool [batch, candidates], True for the hardest;
         other columns of the scores mean nothing.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or is out of its range.
     """
+    check_number("hard", hard, "[1, inf)", whole=True)
+    check_number("low", low, "[0, 1]")
+    check_number("high", high, "[0, 1]")
+    require(low < high, "low", f"below `high` = {high}", low)
+    check_tensors(
+        scores=(scores, "float [batch, candidates]"),
+        positive_scores=(positive_scores, "float [batch]"),
+        mask=(mask, "bool [batch, candidates]"),
+        seed=(seed, "int [2]"),
+    )
     alpha = tf.random.stateless_uniform(tf.shape(scores), seed, low, high, scores.dtype)
     # Every column is mixed and most of them used: a gather of the hardest, and the scatter of its gradient, would take longer.
     return alpha * positive_scores[:, None] + (1.0 - alpha) * scores, _hardest(scores, mask, hard)

@@ -4,16 +4,19 @@ import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
+from tfebr.checks import check_choice, check_number, check_numbers
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
 from tfebr.losses.adaptive import adaptive_margin, adaptive_softmax, adaptive_temperature, item_anchored
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS, graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.losses.multi_grained import FORMS, multi_grained, ranking_loss
+from tfebr.losses.masked import at_least_float32
+from tfebr.losses.multi_grained import FORMS, check_margin, multi_grained, ranking_loss
 from tfebr.losses.sampled_softmax import sampled_softmax
+from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates, negative_mask
+from tfebr.tasks.full_precision import FullPrecisionRetrieval
 
 OBJECTIVES = ("multi_grained", "graded")
 UNCLICKED = ("left_out", "negatives")
@@ -21,7 +24,7 @@ UNCLICKED = ("left_out", "negatives")
 _LEVELS = len(Stage) + 1
 
 
-class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
+class MultiGrainedRetrieval(FullPrecisionRetrieval):
     """Compares a request's shown items with a pool (global) and with each other (local). For towers with one query vector.
 
     "multi_grained": L_retrieval + lambda L_ranking, see `tfebr.losses.multi_grained`. "graded": one `graded_infonce` over random (0),
@@ -67,12 +70,16 @@ class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
         super().__init__(**kwargs)
         choices = {"objective": (objective, OBJECTIVES), "row_reduction": (row_reduction, ROW_REDUCTIONS), "form": (form, FORMS)}
         for name, (given, known) in (choices | {"unclicked_as": (unclicked_as, UNCLICKED)}).items():
-            if given not in known:
-                raise ConfigError(f"`{name}` must be one of {', '.join(known)}. Received: {given!r}.")
-        if len(weights) != 3:
-            raise ConfigError(f"`weights` must hold three numbers, of CLICKED, CARTED and ORDERED. Received: {list(weights)}.")
-        if adaptive is not None and not adaptive > 0:
-            raise ConfigError(f"`adaptive` must be above 0, or None. Received: {adaptive}.")
+            check_choice(name, given, known)
+        for name, scale in (("temperature", temperature), ("ranking_temperature", ranking_temperature)):
+            check_number(name, scale, "(0, inf)")
+        for name, weight in (("ranking_weight", ranking_weight), ("anchor_weight", anchor_weight)):
+            check_number(name, weight, "[0, inf)")
+        check_numbers("weights", weights, 3, "[0, inf)")
+        check_margin(margin)
+        check_number("lowest_positive", lowest_positive, "[1, 2]", whole=True)
+        if adaptive is not None:
+            check_number("adaptive", adaptive, "(0, inf)")
         plain = objective == "multi_grained" and form == "hinge" and not isinstance(margin, Sequence) and unclicked_as == "left_out"
         if adaptive is not None and not plain:
             raise ConfigError("`adaptive` needs `objective` = multi_grained, `form` = hinge, one `margin` and `unclicked_as` = left_out.")
@@ -107,16 +114,26 @@ class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
             teacher_scores: float [batch, n + candidates], of shown items and the pool, for bootstrapped smoothing.
 
         Raises:
-            ConfigError: the query tower has several heads.
+            ConfigError: an argument has another shape or dtype, or the query tower has several heads.
         """
+        check_tensors(
+            query_embeddings=(query_embeddings, "float [batch, heads, dim]"),
+            **shown.described("shown", "[batch, n]"),
+            stages=(stages, "int [batch, n]"),
+            **pool.described("pool"),
+            known_items=(known_items, "int [batch, m]"),
+            confidence=(confidence, "float [batch, n]"),
+            teacher_scores=(teacher_scores, "float [batch, n + candidates]"),
+        )
         if query_embeddings.shape[1] != 1:
             raise ConfigError(
                 f"`query_embeddings` must be [batch, 1, dim]: this task is for towers with one head. Received: {query_embeddings.shape}."
             )
-        shown_scores, scores = shown_and_pool_scores(query_embeddings[:, 0], shown.embeddings, pool.embeddings)
+        shown, pool = (c._replace(embeddings=at_least_float32(c.embeddings)) for c in (shown, pool))
+        shown_scores, scores = shown_and_pool_scores(at_least_float32(query_embeddings)[:, 0], shown.embeddings, pool.embeddings)
         mask = negative_mask(pool.rows, known_items)
-        if self.adaptive is not None:
-            return self._adaptive(shown, stages, shown_scores, pool, scores, mask, confidence)
+        if self.adaptive is not None and not isinstance(self.margin, Sequence):
+            return self._adaptive(shown, stages, shown_scores, pool, scores, mask, confidence, self.adaptive, self.margin)
         log_probability = None
         if shown.log_probability is not None and pool.log_probability is not None:
             pooled = tf.tile(pool.log_probability[None], [tf.shape(scores)[0], 1])
@@ -140,10 +157,10 @@ class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
         scores: tf.Tensor,
         mask: tf.Tensor,
         confidence: tf.Tensor | None,
+        alpha: float,
+        margin: float,
     ) -> tf.Tensor:
         """Both losses with temperatures and margins of their own for each negative, and the loss with the items as anchors."""
-        assert self.adaptive is not None
-        assert isinstance(self.margin, float)
         of_shown, of_pool = (tf.math.l2_normalize(tf.stop_gradient(c.embeddings), axis=-1) for c in (shown, pool))
         positives = tf.where(stages >= int(Stage.CLICKED))
         rows = positives[:, 0]
@@ -153,18 +170,31 @@ class MultiGrainedRetrieval(tfrs.tasks.Retrieval):
             factors = tf.math.divide_no_nan(factors, tf.gather(tf.math.unsorted_segment_sum(factors, rows, batch), rows))
         factors *= 1.0 if confidence is None else tf.gather_nd(confidence, positives)
         similarity = tf.matmul(tf.gather_nd(of_shown, positives), of_pool, transpose_b=True)
-        temperatures = adaptive_temperature(similarity, self.temperature, self.adaptive)
+        temperatures = adaptive_temperature(similarity, self.temperature, alpha)
         # The mean over positives as the sum over them, a batch's mean at last; it has a value where there are none.
         factors *= tf.cast(tf.size(rows), tf.float32) / tf.cast(tf.maximum(batch, 1), tf.float32)
         given = tf.gather(scores, rows), tf.gather_nd(shown_scores, positives), tf.gather(mask, rows), temperatures, factors
         loss = tf.cond(tf.size(rows) > 0, lambda: adaptive_softmax(*given), lambda: 0.0)
         if self.ranking_weight:
-            margins = adaptive_margin(tf.matmul(of_shown, of_shown, transpose_b=True), self.margin, self.adaptive)
+            margins = adaptive_margin(tf.matmul(of_shown, of_shown, transpose_b=True), margin, alpha)
             loss += self.ranking_weight * ranking_loss(shown_scores, stages, "hinge", margins, confidence=confidence)
         plain = functools.partial(sampled_softmax, temperature=self.temperature)
         return loss + item_anchored(plain, scores, mask, self.anchor_weight)
 
 
 def shown_and_pool_scores(queries: tf.Tensor, shown: tf.Tensor, pool: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Inner products of [batch, dim] with each row's own items [batch, n, dim], and with a pool [candidates, dim] that all rows share."""
+    """Inner products of queries with each row's own items, and with a pool that all rows share.
+
+    Args:
+        queries: float [batch, dim].
+        shown: float [batch, n, dim].
+        pool: float [candidates, dim].
+
+    Returns:
+        Float [batch, n] and [batch, candidates].
+
+    Raises:
+        ConfigError: an argument has another shape or dtype.
+    """
+    check_tensors(queries=(queries, "float [batch, dim]"), shown=(shown, "float [batch, n, dim]"), pool=(pool, "float [candidates, dim]"))
     return tf.linalg.matvec(shown, queries), tf.matmul(queries, pool, transpose_b=True)

@@ -4,6 +4,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfebr.checks import check_number
+from tfebr.shapes import check_tensors
+
 
 def soft_attention_scores(query: tf.Tensor, candidates: tf.Tensor, beta: float, stop_weights: bool = False) -> tf.Tensor:
     """f(q, s) = sum_i w_i z_i with z_i = <e_i, g> and w = softmax(z / beta) over the heads.
@@ -19,7 +22,12 @@ def soft_attention_scores(query: tf.Tensor, candidates: tf.Tensor, beta: float, 
 
     Returns:
         float [batch, candidates].
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or `beta` is not positive.
     """
+    check_number("beta", beta, "(0, inf)")
+    check_tensors(query=(query, "float [batch, heads, dim]"), candidates=(candidates, "float [candidates, dim]"))
     if query.shape[1] == 1:
         return tf.matmul(query[:, 0], candidates, transpose_b=True)
     # Heads first, before the product, which is large: reducing over the outermost axis runs over contiguous memory.

@@ -1,16 +1,21 @@
 """MGDSPR's objective as a TFRS task: sampled softmax with temperature over a pool and its hardest negatives, mixed with the positive."""
 
-import tensorflow as tf
-import tensorflow_recommenders as tfrs
+from collections.abc import Sequence
 
+import tensorflow as tf
+
+from tfebr.checks import check_number, is_number, require
 from tfebr.errors import ConfigError
 from tfebr.losses.label_smoothing import LabelSmoothing
+from tfebr.losses.masked import at_least_float32
 from tfebr.losses.sampled_softmax import sampled_softmax
+from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates, negative_mask
+from tfebr.tasks.full_precision import FullPrecisionRetrieval
 from tfebr.tasks.mixing import mixed_negatives
 
 
-class SoftmaxRetrieval(tfrs.tasks.Retrieval):
+class SoftmaxRetrieval(FullPrecisionRetrieval):
     """Every positive against all negatives of the pool at once, with known positives masked. For towers with one query vector.
 
     L = -log( exp(s+ / tau) / (exp(s+ / tau) + sum over negatives and mixed negatives of exp(s / tau)) ), s the inner product.
@@ -25,7 +30,7 @@ class SoftmaxRetrieval(tfrs.tasks.Retrieval):
     Args:
         temperature: tau, in units of the score.
         mix: (a, b), the bounds of the positive's share in a mixed negative; None leaves mixed negatives out.
-        hard: N, how many of the pool are mixed; the paper's 684 needs a pool of about 1,000. See `mixed_negatives`.
+        hard: N, how many of the pool are mixed, at least 1; the paper's 684 needs a pool of about 1,000. See `mixed_negatives`.
         stop_gradient: mixed negatives move the query only, neither the positive nor the hard negative (reconstructed).
         logq: correct by the candidates' log_probability.
         in_batch: other rows' positives are negatives; False leaves the shared random ones alone.
@@ -47,12 +52,9 @@ class SoftmaxRetrieval(tfrs.tasks.Retrieval):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise ConfigError(f"`temperature` must be greater than 0. Received: {temperature}.")
-        if mix is not None and not 0 <= mix[0] < mix[1] <= 1:
-            raise ConfigError(f"`mix` must be two numbers a, b with 0 <= a < b <= 1, or None. Received: {mix}.")
-        if hard < 1:
-            raise ConfigError(f"`hard` must be at least 1. Received: {hard}. To leave mixed negatives out, give `mix` = None.")
+        check_number("temperature", temperature, "(0, inf)")
+        check_mix(mix)
+        check_number("hard", hard, "[1, inf)", whole=True)
         self.temperature, self.mix, self.hard = temperature, mix, hard
         self.stop_gradient, self.logq, self.in_batch = stop_gradient, logq, in_batch
         # Without a share to give away, the plain loss is the same and keeps more digits.
@@ -80,14 +82,22 @@ class SoftmaxRetrieval(tfrs.tasks.Retrieval):
             weights: float [batch], the confidence in each row's positive; multiplies its loss, and the mean is still over all rows.
 
         Raises:
-            ConfigError: the query tower has several heads, or `log_probability` is None and needed.
+            ConfigError: an argument has another shape or dtype, the query tower has several heads, or `log_probability` is None and needed.
         """
+        check_tensors(
+            query_embeddings=(query_embeddings, "float [batch, heads, dim]"),
+            **candidates.described("candidates"),
+            known_positives=(known_positives, "int [batch, n]"),
+            seed=(seed, "int [2]"),
+            teacher_scores=(teacher_scores, "float [batch, candidates]"),
+            weights=(weights, "float [batch]"),
+        )
         if query_embeddings.shape[1] != 1:
             raise ConfigError(
                 f"`query_embeddings` must be [batch, 1, dim]: softmax retrieval is for towers with one head. Received: shape "
                 f"{tuple(query_embeddings.shape)}. Set the tower's heads to 1, or use PairwiseRetrieval."
             )
-        queries, items = query_embeddings[:, 0], candidates.embeddings
+        queries, items = at_least_float32(query_embeddings)[:, 0], at_least_float32(candidates.embeddings)
         batch = tf.shape(queries)[0]
         scores = tf.matmul(queries, items, transpose_b=True)
         positive_scores = tf.linalg.diag_part(scores[:, :batch])
@@ -117,10 +127,16 @@ class SoftmaxRetrieval(tfrs.tasks.Retrieval):
             positive_scores -= correction[:batch]
             all_taught = None if all_taught is None else all_taught - corrections
         if self.smoothing is None:
-            weights = None if weights is None else tf.cast(weights, scores.dtype)
             return sampled_softmax(all_scores, positive_scores, all_masks, self.temperature, weights)
         log_probability = candidates.log_probability
         if log_probability is not None:
             log_probability = tf.tile(log_probability, [len(blocks)])
         losses = self.smoothing.row_losses(all_scores, tf.range(batch), all_masks, self.temperature, log_probability, all_taught)
         return tf.reduce_mean(losses if weights is None else losses * tf.cast(weights, losses.dtype))
+
+
+def check_mix(mix: Sequence[float] | None) -> None:
+    """Raises ConfigError unless a mixed negative's bounds a, b are two numbers with 0 <= a < b <= 1, or None."""
+    bounds = isinstance(mix, Sequence) and len(mix) == 2 and all(is_number(share, "[0, 1]") for share in mix)
+    fits = mix is None or (bounds and mix[0] < mix[1])
+    require(fits, "mix", "two numbers a, b with 0 <= a < b <= 1, or None", mix)

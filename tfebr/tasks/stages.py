@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfebr.checks import check_number, require
 from tfebr.data.stage import Stage
+from tfebr.shapes import check_tensors
 
 
 class Mined(NamedTuple):
@@ -42,10 +44,24 @@ def mine_stages(
         items: int32 [batch, shown], padded with 0.
         stages: int32 [batch, shown], padded with -1.
         positions: int32 [batch, shown], from 0 at the top; -1 where it is not known, which counts as seen.
-        ordered, clicked, unclicked: how many of each.
+        ordered, clicked, unclicked: how many of each, at least 0 and not all of them 0.
         near: unclicked items count down to so many positions below the last click; 0 takes those above it, None all.
         seed: int [2]; another one for every step.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or is out of its range.
     """
+    for name, count in (("ordered", ordered), ("clicked", clicked), ("unclicked", unclicked)):
+        check_number(name, count, "[0, inf)", whole=True)
+    require(ordered + clicked + unclicked > 0, "ordered + clicked + unclicked", "at least 1", 0)
+    if near is not None:
+        check_number("near", near, "[0, inf)", whole=True)
+    check_tensors(
+        items=(items, "int [batch, shown]"),
+        stages=(stages, "int [batch, shown]"),
+        positions=(positions, "int [batch, shown]"),
+        seed=(seed, "int [2]"),
+    )
     # There may be fewer places than are asked for.
     missing = tf.maximum(max(ordered, clicked, unclicked) - tf.shape(items)[1], 0)
     items, stages, positions = (
