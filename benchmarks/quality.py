@@ -102,10 +102,11 @@ def _say(seed: int, name: str, report: Report) -> None:
 def _overlap(evaluation: pipeline.Evaluation) -> dict[str, np.ndarray]:
     """[requests] share of the query's words in the ordered items' title, and in all fields that BM25 reads; NaN without an order."""
     assert isinstance(evaluation.requests, HeldOut)
-    catalogue = evaluation.data.catalogue().table
-    columns = [c for c in ("title", "brand", "leaf_category", "category") if c in catalogue.column_names]
+    catalogue = evaluation.catalogue.table
+    roles = evaluation.data.roles(evaluation.catalogue)
     fields = {"title": catalogue["title"].to_pylist()}
-    fields["all_fields"] = [" ".join(row) for row in zip(*(catalogue[c].to_pylist() for c in columns), strict=True)]
+    columns = (catalogue[name].to_pylist() for name in (*roles.text, *roles.category))
+    fields["all_fields"] = [" ".join(row) for row in zip(*columns, strict=True)]
     queries = _words(evaluation.queries)
     shares = {}
     for name, texts in fields.items():

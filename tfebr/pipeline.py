@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from tfebr.data.batches import evaluation_batches
 from tfebr.data.catalogue import Catalogue
@@ -169,11 +170,10 @@ def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
 
 
 def rank_bm25(evaluation: Evaluation) -> Ranking:
-    """BM25 over title and categories, which hold the words that a shop's inverted index would hold."""
-    table = evaluation.catalogue.table
-    columns = [c for c in ("title", "brand", "leaf_category", "category") if c in table.column_names]
-    texts = [" ".join(row) for row in zip(*(table[c].to_pylist() for c in columns), strict=True)]
-    return BM25(texts).rank(evaluation.queries, max(evaluation.k))
+    """BM25 over the columns of text and of categories, which hold the words that a shop's inverted index would hold."""
+    roles, table = evaluation.data.roles(evaluation.catalogue), evaluation.catalogue.table
+    texts = pc.binary_join_element_wise(*(table[name] for name in (*roles.text, *roles.category)), " ")
+    return BM25(texts.to_pylist()).rank(evaluation.queries, max(evaluation.k))
 
 
 def evaluate(

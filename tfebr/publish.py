@@ -180,7 +180,7 @@ def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, settings:
     encoders = RawQueryEncoder(model, run.featurizer, known), RawItemEncoder(model, run.featurizer, known)
     vectors, embedded = catalogue_vectors(run, catalogue.table, encoders[1], settings.quiet)
     queries, measured_on = _heldout_queries(run, model, encoders[0], catalogue, settings.heldout_queries)
-    intent = _intent(run, catalogue)
+    filterable, intent = _filterable(run, catalogue), _intent(run, catalogue)
     about = {"model": run.model_name, "config": dataclasses.asdict(run.config), "catalogue": catalogue.content_hash()}
     about |= {"recall_measured_on": measured_on, "server": settings.server}
     same = about["catalogue"] == run.table.catalogue_hash
@@ -189,7 +189,7 @@ def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, settings:
         table = catalogue.table.slice(part.start, part.stop - part.start)
         item_ids = known if same and len(table) == len(catalogue) else ItemIds(catalogue.item_ids[part])
         index, report = build(vectors[part], queries, settings.k, settings.target, quiet=settings.quiet, server=settings.server)
-        attributes = ItemAttributes(table) if filter_columns(table) else None
+        attributes = ItemAttributes(filterable.slice(part.start, len(table))) if filter_columns(filterable) else None
         # Of a shard, too, as many as of the whole: the client cuts what it has merged.
         default_k = min(settings.k, len(catalogue))
         servable = RetrievalServable(*encoders, index, item_ids, default_k, attributes, intent)
@@ -229,9 +229,14 @@ def _heldout_queries(
     return np.concatenate(parts), f"{len(titles)} titles of the catalogue"
 
 
+def _filterable(run: RunFolder, catalogue: Catalogue) -> pa.Table:
+    """The columns that a filter can name."""
+    return catalogue.table.select(run.roles.over(catalogue.table).filters)
+
+
 def _intent(run: RunFolder, catalogue: Catalogue) -> QueryIntent | None:
     """What the run learned of queries, without clauses that no item of this catalogue matches."""
-    folder, kinds = run.path / "intent", filter_columns(catalogue.table)
+    folder, kinds = run.path / "intent", filter_columns(_filterable(run, catalogue))
     if not folder.exists() or not kinds:
         return None
     tables, there = IntentTables.read(folder), set[str]()

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfebr.data import text
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.features import FeatureSpec, Featurizer, write_vocabularies
+from tfebr.data.roles import ColumnRoles
 from tfebr.errors import ConfigError
 
 SPEC = FeatureSpec(
@@ -68,11 +69,12 @@ def test_a_grain_of_title_length_0_is_read_of_queries_alone(featurizer, tmp_path
 
 
 def test_resolved_names_the_columns_of_the_data():
-    full = FeatureSpec().resolved(CATALOGUE, USERS, has_users=True)
+    roles = ColumnRoles(text=("title",), category=("brand",), number=("price",))
+    full = FeatureSpec().resolved(roles, USERS, has_users=True)
     assert (full.item_columns, full.user_columns, full.history_items) == (("brand",), ("age",), 50)
-    alone = FeatureSpec().resolved(CATALOGUE, None, has_users=False)
+    alone = FeatureSpec().resolved(roles, None, has_users=False)
     assert (alone.item_columns, alone.user_columns, alone.history_items, alone.history_queries) == (("brand",), (), 0, 0)
-    assert FeatureSpec(item_columns=()).resolved(CATALOGUE, USERS, True).item_columns == ()
+    assert FeatureSpec(item_columns=()).resolved(roles, USERS, True).item_columns == ()
 
 
 def test_vocabularies_hold_titles_and_queries_by_frequency(featurizer, tmp_path):

@@ -10,5 +10,6 @@ from .item_table import ItemTable as ItemTable
 from .judgments import Judgments as Judgments
 from .log import SearchLog as SearchLog
 from .log import write_log as write_log
+from .roles import ColumnRoles as ColumnRoles
 from .stage import Stage as Stage
 from .vocabulary import Vocabulary as Vocabulary

@@ -9,14 +9,17 @@ import pyarrow.parquet as pq
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.judgments import Judgments
 from tfebr.data.log import SearchLog
+from tfebr.data.roles import ColumnRoles
 from tfebr.errors import DataError
+from tfebr.files import read_json
 
 
 class DataFolder:
     """A catalogue, and a search log or a judged set or both.
 
     Layout: `catalogue.parquet`; `log/*.parquet` (optional); `users.parquet` (optional: `user_id`, then categorical profile columns as
-    strings); `judgments/` (optional); `oracle/` (simulated shops only, read by evaluation alone); `about.json` (source and counts).
+    strings); `judgments/` (optional); `oracle/` (simulated shops only, read by evaluation alone); `about.json` (optional: source, counts,
+    and what the catalogue's columns are for).
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -26,6 +29,21 @@ class DataFolder:
 
     def catalogue(self) -> Catalogue:
         return Catalogue.read(self.path / "catalogue.parquet")
+
+    def roles(self, catalogue: Catalogue | None = None) -> ColumnRoles:
+        """What the catalogue's columns are for: as `columns` of `about.json` declares, and else by their types; see `ColumnRoles.of`.
+
+        Args:
+            catalogue: this folder's, where it has been read already.
+
+        Raises:
+            DataError: the declaration is not one of this catalogue.
+        """
+        file = self.path / "about.json"
+        about = read_json(file) if file.exists() else {}
+        if not isinstance(about, dict):
+            raise DataError(f"{file}: must be a JSON object. Received: {about!r:.200}.")
+        return ColumnRoles.of((catalogue or self.catalogue()).table, about.get("columns"), str(file))
 
     @property
     def has_log(self) -> bool:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfebr.data import text
 from tfebr.data.catalogue import Catalogue
+from tfebr.data.roles import ColumnRoles
 from tfebr.data.vocabulary import TokenCounter, Vocabulary
 from tfebr.errors import ConfigError
 
@@ -27,7 +28,7 @@ class FeatureSpec:
         vocabulary_size: most tokens of a grain's vocabulary; rarer tokens share the buckets.
         min_count: a token enters a vocabulary when it occurs at least this often.
         oov_buckets: hashed rows for unknown tokens, per grain.
-        item_columns: categorical catalogue columns that models read; None stands for all that the data has (`resolved`).
+        item_columns: catalogue columns of strings that models read; None stands for all that are categories (`resolved`).
         user_columns: profile columns that models read; None likewise.
         history_items: most recent items of a user's history that models read.
         history_queries: most recent queries of a user's history that models read.
@@ -63,12 +64,12 @@ class FeatureSpec:
             if getattr(self, name) < 0:
                 raise ConfigError(f"`{name}` must not be negative. Received: {getattr(self, name)}.")
 
-    def resolved(self, catalogue: Catalogue, users: pa.Table | None, has_users: bool) -> "FeatureSpec":
+    def resolved(self, roles: ColumnRoles, users: pa.Table | None, has_users: bool) -> "FeatureSpec":
         """The spec with its columns named, and without histories where the data has no users."""
         profile = [c for c in users.column_names if c != "user_id"] if users is not None else []
         changes: dict[str, Any] = {} if has_users else {"history_items": 0, "history_queries": 0}
         if self.item_columns is None:
-            changes["item_columns"] = tuple(catalogue.categorical_columns)
+            changes["item_columns"] = roles.category
         if self.user_columns is None:
             changes["user_columns"] = tuple(profile)
         return dataclasses.replace(self, **changes)

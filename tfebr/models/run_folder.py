@@ -24,6 +24,7 @@ from tfebr.data.judged_requests import requests_of
 from tfebr.data.log import shown_items
 from tfebr.data.propensity import inverse_propensity, position_propensities
 from tfebr.data.query_intent import QueryIntent
+from tfebr.data.roles import ColumnRoles
 from tfebr.data.stage import Stage
 from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.files import read_json, write_json
@@ -57,6 +58,7 @@ class RunFolder:
         self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / 'config.json'}")
         self._data = data or about["data"]
         self.split_time: int | None = about["split_time"]
+        self.roles = ColumnRoles(**{role: tuple(names) for role, names in about["columns"].items()})
         self.featurizer = Featurizer(self.config.features, self.path / "vocabulary")
         self.table = ItemTable.read(self.path / "item_table")
 
@@ -168,11 +170,12 @@ def prepare_run(
     propensities = path / "propensities.json"
     # Before the folder is made: it would belong to a config that its log does not allow.
     learned = _learn_propensities(data, split_time) if debias and not propensities.exists() else None
-    features = config.features.resolved(catalogue, users, data.has_log)
+    roles = data.roles(catalogue)
+    features = config.features.resolved(roles, users, data.has_log)
     config = dataclasses.replace(config, features=features)
     about = {"model": model_name, "config": dataclasses.asdict(config), "data": str(data.path.resolve()), "split_time": split_time}
     about["supervision"] = str(supervision.path.resolve()) if supervision else None
-    about["text"] = text.VERSION
+    about |= {"text": text.VERSION, "columns": roles.to_json()}
     _claim(path, about)
     if learned is not None:
         write_json(propensities, learned)
@@ -240,7 +243,7 @@ def _claim(path: Path, about: dict[str, Any]) -> None:
     found = read_json(file)
     _check_text(path, found)
     plain = json.loads(json.dumps(about))  # as it reads back: tuples are lists
-    for key in ("model", "data", "split_time", "supervision"):
+    for key in ("model", "data", "split_time", "supervision", "columns"):
         if found.get(key) != plain[key]:
             raise ConfigError(
                 f"{path}: belongs to another run: its `{key}` is {found.get(key)!r}, not {plain[key]!r}. Choose a new folder."

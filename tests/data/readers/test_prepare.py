@@ -31,6 +31,7 @@ def test_about_tells_source_counts_and_licence(tmp_path, download):
         "title": READERS["bestbuy"].title,
         "licence": READERS["bestbuy"].licence,
         "items": 2,
+        "columns": {"text": ["title"], "category": ["category"], "number": [], "ignored": []},
         "requests": 1,
     }
     (download / "products.tsv").write_text("product_uid\tproduct_title\n1\tSaw\n")

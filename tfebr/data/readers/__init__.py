@@ -10,6 +10,7 @@ from tfebr.data.dataset import DataFolder
 from tfebr.data.log import write_log
 from tfebr.data.readers import behaviour, bestbuy, chorus, homedepot, jdsearch, trivago
 from tfebr.data.readers.reader import Prepared, Reader
+from tfebr.data.roles import ColumnRoles
 from tfebr.errors import ConfigError, DataError
 from tfebr.files import atomic_folder, write_json
 
@@ -46,6 +47,7 @@ def prepare(source: str, input_path: str | os.PathLike, out: str | os.PathLike, 
         "title": reader.title,
         "licence": reader.licence,
         "items": len(prepared.catalogue),
+        "columns": ColumnRoles.of(prepared.catalogue.table).to_json(),
     }
     with atomic_folder(out) as folder:
         prepared.catalogue.write(folder / "catalogue.parquet")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tfebr.data.dataset import DataFolder
 from tfebr.data.log import SCHEMA, SHOWN, write_log
+from tfebr.data.roles import ColumnRoles
 from tfebr.data.simulator.cascade import act
 from tfebr.data.simulator.config import SimulatorConfig
 from tfebr.data.simulator.oracle import MeaningTable, Oracle
@@ -60,7 +61,8 @@ def simulate(config: SimulatorConfig, out: str | os.PathLike, quiet: bool = Fals
         (folder / "oracle").mkdir()
         Oracle(shop.truth, users.tastes, user_ids, meanings.table()).write(folder / "oracle")
         about = {"source": "tfebr simulate", "config": dataclasses.asdict(config), "items": config.items, "users": config.users}
-        write_json(folder / "about.json", {**about, **counts})
+        columns = ColumnRoles.of(catalogue.table).to_json()
+        write_json(folder / "about.json", {**about, **counts, "columns": columns})
     return DataFolder(out)
 
 
