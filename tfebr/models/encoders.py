@@ -1,13 +1,20 @@
 """Raw request fields and raw item fields to embeddings: featurizer and tower in one graph, as they are served."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfebr.data.batches import query_features
 from tfebr.data.features import Featurizer
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.stage import Stage
 from tfebr.models.retrieval_model import RetrievalModel, join_history
 
-_EVENTS = ("history_stages", "history_ages")
+# What is told of the events of a history, and how the values that an event can have are made of any.
+_EVENTS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "history_stages": lambda stages: tf.where((stages >= 0) & (stages <= int(max(Stage))), stages, 0),
+    "history_ages": lambda ages: tf.maximum(ages, 0),
+}
 
 
 class RawQueryEncoder(tf.Module):
@@ -21,6 +28,9 @@ class RawQueryEncoder(tf.Module):
             tell events apart also take `history_stages` int32 [batch, n] (`Stage`: 1 clicked, 2 carted, 3 ordered; 0 counts as clicked)
             and `history_ages` int32 [batch, n], seconds from the event to the request; both stand beside `history_items`. A history that
             begins with one "", as TensorFlow Serving's batching wants it, is the same as without.
+
+    No value is an error, as a server may have merged requests of several users into one batch: an unknown id is no event, a stage that does
+    not exist is 0, a negative age is 0, text is read as far as it is UTF-8.
     """
 
     def __init__(self, model: RetrievalModel, featurizer: Featurizer, item_ids: ItemIds):
@@ -52,7 +62,7 @@ class RawQueryEncoder(tf.Module):
         if spec.history_items:
             late = _begins_with_padding(inputs["history_items"])
             features["history_items"] = self.item_ids.lookup(_fixed(inputs["history_items"], spec.history_items, late))
-            features |= {name: _fixed(inputs[name], spec.history_items, late) for name in _EVENTS if name in inputs}
+            features |= {name: read(_fixed(inputs[name], spec.history_items, late)) for name, read in _EVENTS.items() if name in inputs}
             features = join_history(features, self.history_columns)
         return self.tower(features)
 
