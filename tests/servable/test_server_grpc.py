@@ -8,10 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -104,7 +102,6 @@ def proto(dtype=types_pb2.DT_STRING, sizes=(1,), **values):
     [
         (request(name=""), "model_spec"),
         (request(label="stable"), "version label: stable"),
-        (request(signature="none"), '"none" not found'),
         (request({**INPUTS, "colour": ["red"]}), "unknown: colour"),
         (request({"query": ["lamp"]}), "missing: history_items, user_age"),
         (request({**INPUTS, "query": [1, 2]}), "`query` must be string. Received: int32"),
@@ -158,12 +155,6 @@ def test_status(models):
     assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
     message.model_spec.version.value = 4
     refused(models.GetModelStatus, message, grpc.StatusCode.NOT_FOUND)
-
-
-def test_what_is_not_offered_says_so_quietly(stub, models, caplog):
-    refused(stub.Classify, classification_pb2.ClassificationRequest(), grpc.StatusCode.UNIMPLEMENTED)
-    refused(models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest(), grpc.StatusCode.UNIMPLEMENTED)
-    assert not caplog.records
 
 
 def test_nothing_of_a_request_is_logged(stub, caplog, capfd):

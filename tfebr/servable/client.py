@@ -4,20 +4,25 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tfebr.errors import ConfigError, RequestError
-from tfebr.servable.columns import SAME_ROWS, Tensor, from_answer, is_list, tensors_of, to_array
 from tfebr.servable.filters import Filter, filter_clauses
-from tfebr.servable.transports import RestTransport, ServerError, Transport, UnavailableError
+from tfebr.servable.served import Served
+from tfebr.servable.transports import NotFoundError, RestTransport, ServerError, Transport, UnavailableError
 
 _EVENTS = ("history_stages", "history_ages")
 # What only the signature `search` takes.
 _SEARCH = {"filter", "automatic", "k", "exclude", "leaves_to_search"}
 # Seconds before the second attempt; twice as many before each further one, less up to a half so that clients do not return all at once.
 _FIRST_PAUSE = 0.1
+# Seconds for which a version that goes on being served beside a newer one is asked before the client looks again.
+_FRESH = 5.0
+# Versions may be replaced while a call is under way, but not so often.
+_MOVES = 5
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,40 +33,45 @@ class Result:
         ids: item ids.
         scores: one score for each id; higher is better.
         applied_filter: clauses that every result matches: those asked for and, when automatic, those that the query implies.
+        version: of the model that answered, None where the server does not say; and the published set that it is a shard of, None where
+            it is none. Two results are equal whatever these are.
     """
 
     ids: list[str]
     scores: list[float]
     applied_filter: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Signature:
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
+    version: int | None = dataclasses.field(default=None, compare=False)
+    shard_set: str | None = dataclasses.field(default=None, compare=False)
 
 
 class Client:
-    """Asks one model of a server; may be shared between threads; also a context manager.
+    """Asks one model of a server; also a context manager.
+
+    It may be shared between threads, and used in processes that were forked or started from the one that made it: each has connections
+    of its own. Every request is for the version whose signatures the client knows. When that version goes, or after some seconds, it reads
+    what the server's newest one is, so that it goes on asking right when a version with other columns is published.
 
     Args:
         target: address of the server: `host:port`, or `http://host:port` for REST.
-        name: the model's name on the server.
+        name: the model's name on the server; by default the only model that `tfebr serve` has (TensorFlow Serving does not tell).
         protocol: "rest" or "grpc". REST needs no TensorFlow on the client's side.
         timeout: seconds that one call of a method may last, with all its attempts.
         retries: further attempts, each after a longer pause than the last, while the server cannot be reached or says that it is not
             available; any request may be repeated, as none changes anything.
 
     Raises:
-        ConfigError: an unknown protocol, an address that cannot be read, or a negative number of retries.
+        ConfigError: an unknown protocol, an address that cannot be read, an empty name, or a negative number of retries.
     """
 
-    def __init__(self, target: str, name: str, protocol: str = "rest", timeout: float = 10.0, retries: int = 3):
+    def __init__(self, target: str, name: str | None = None, protocol: str = "rest", timeout: float = 10.0, retries: int = 3):
         if retries < 0:
             raise ConfigError(f"`retries` must be at least 0. Received: `retries` = {retries}.")
-        self._transport = _transport(protocol, target, name)
+        if name == "":
+            raise ConfigError("`name` must be the name of a model, or None for the only one of `tfebr serve`. Received: an empty name.")
+        self._transport = _transport(protocol, target)
         self._target, self._name, self._timeout, self._retries = target, name, timeout, retries
-        self._signatures: dict[str, _Signature] = {}
+        self._last: Served | None = None
+        self._held: tuple[Served, float] | None = None
 
     def query(
         self,
@@ -109,7 +119,6 @@ class Client:
                 catalogue does not have.
             ServerError: no answer.
         """
-        end = time.monotonic() + self._timeout
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             return []
@@ -120,31 +129,24 @@ class Client:
             "history_stages": history_stages,
             "history_ages": history_ages,
             "exclude": exclude,
-            "filter": filter_clauses(filter, self._filter_columns(end)) if filter else [],
         }
         for field, values in lists.items():
-            # A bare string is a sequence too: of its letters.
-            if isinstance(values, str | bytes):
-                raise RequestError(f"Field `{field}` must be a list. Received: one string.")
-            if len(values):
-                # TensorFlow Serving's batching fills up shorter lists with the first element of the request's own: so that is padding.
-                columns[field] = [[0 if field in _EVENTS else "", *values]] * len(texts)
+            columns |= _in_every_row(field, values, len(texts))
         for field, value in (("k", k), ("leaves_to_search", leaves_to_search)):
             if value is not None:
                 _check_positive(field, value)
                 columns[field] = value
         if automatic:
             columns["automatic"] = True
-        signature = signature or ("search" if columns.keys() & _SEARCH else "serving_default")
-        found = self._predict(signature, columns, end)
-        missing = {"ids", "scores", "num_results"} - found.keys()
-        if missing:
-            raise RequestError(f"Signature `{signature}` is no search: it lacks the output {', '.join(sorted(missing))}. Use `predict`.")
-        applied = found.get("applied_filter", [()] * len(texts))
-        return [
-            Result(ids[:number].tolist(), scores[:number].tolist(), [clause for clause in row if clause])
-            for ids, scores, number, row in zip(found["ids"], found["scores"], found["num_results"].tolist(), applied, strict=True)
-        ]
+        end = time.monotonic() + self._timeout
+
+        def ask(model: Served) -> list[Result]:
+            clauses = filter_clauses(filter, model.filter_columns()) if filter else []
+            given = columns | _in_every_row("filter", clauses, len(texts))
+            asked = signature or ("search" if given.keys() & _SEARCH else "serving_default")
+            return _results(model, asked, self._predict(model, asked, given, end))
+
+        return self._of_one_version(end, ask)
 
     def filter_columns(self) -> dict[str, str]:
         """What a filter can name: "category" (values) or "number" (ranges) by column; read off the outputs of the signature `attributes`.
@@ -153,16 +155,7 @@ class Client:
             RequestError: the model was exported without filters.
             ServerError: no answer.
         """
-        return self._filter_columns(time.monotonic() + self._timeout)
-
-    def _filter_columns(self, end: float) -> dict[str, str]:
-        known = self._known_signatures(end)
-        if "attributes" not in known:
-            raise RequestError(
-                f"Model `{self._name}` takes no filter: its catalogue had no column besides ids and titles when it was exported."
-            )
-        outputs = known["attributes"].outputs
-        return {name: "category" if spec.dtype == "DT_STRING" else "number" for name, spec in outputs.items()}
+        return self._model(time.monotonic() + self._timeout)[0].filter_columns()
 
     def predict(self, signature: str = "serving_default", **columns: Any) -> dict[str, np.ndarray]:
         """Runs any signature on named columns.
@@ -179,21 +172,17 @@ class Client:
             RequestError: naming the field that the signature does not have or that does not fit it.
             ServerError: no answer.
         """
-        return self._predict(signature, columns, time.monotonic() + self._timeout)
+        end = time.monotonic() + self._timeout
+        return self._of_one_version(end, lambda model: self._predict(model, signature, columns, end))
 
-    def _predict(self, signature: str, columns: Mapping[str, Any], end: float) -> dict[str, np.ndarray]:
-        known = self._signature(signature, end)
-        unknown = sorted(columns.keys() - known.inputs.keys())
-        if unknown:
-            raise RequestError(f"Signature `{signature}` has no field `{unknown[0]}`. It has: {', '.join(sorted(known.inputs))}.")
-        lists = {name: value for name, value in columns.items() if is_list(value) and known.inputs[name].shape[:1] == (-1,)}
-        rows = len(next(iter(lists.values()))) if lists else 1
-        for name, value in lists.items():
-            if len(value) != rows:
-                raise RequestError(f"Field `{name}` has {len(value)} rows, but `{next(iter(lists))}` has {rows}. {SAME_ROWS}")
-        arrays = {name: to_array(name, columns.get(name), spec, rows) for name, spec in known.inputs.items()}
-        found = self._patiently(end, lambda left: self._transport.predict(signature, arrays, list(known.outputs), left))
-        return {name: from_answer(name, found[name], spec) for name, spec in known.outputs.items()}
+    def _predict(self, model: Served, signature: str, columns: Mapping[str, Any], end: float) -> dict[str, np.ndarray]:
+        arrays, outputs = model.arrays(signature, columns), model.outputs(signature)
+        found = self._patiently(end, lambda left: self._transport.predict(signature, arrays, outputs, model.version, left))
+        return model.answer(signature, found)
+
+    def look_again(self) -> None:
+        """Has the next call read what the server's newest version is, however short ago that was last done."""
+        self._held = None
 
     def close(self) -> None:
         """Closes the connections."""
@@ -219,32 +208,65 @@ class Client:
                     raise
                 time.sleep(pause)
 
-    def _known_signatures(self, end: float) -> dict[str, _Signature]:
-        if not self._signatures:
-            described = self._patiently(end, self._transport.signatures)
-            self._signatures = {
-                key: _Signature(tensors_of(value.get("inputs", {})), tensors_of(value.get("outputs", {})))
-                for key, value in described.items()
-                # Every SavedModel lists its initialisation too, which nobody can ask for.
-                if key != "__saved_model_init_op"
-            }
-        return self._signatures
+    def _of_one_version(self, end: float, ask: Callable[[Served], T]) -> T:
+        """What `ask` gives for the version that is served; asked again for the next one when that version goes meanwhile."""
+        began = time.monotonic()
+        for _ in range(_MOVES):
+            model, read = self._model(end)
+            try:
+                return ask(model)
+            except NotFoundError:
+                # Where it is the model that is not there, the next look says so.
+                self.look_again()
+            except RequestError:
+                # What the version of a while ago refuses, that of now may take.
+                if read >= began:
+                    raise
+                self.look_again()
+                if self._model(end)[0] is model:
+                    raise
+        return ask(self._model(end)[0])
 
-    def _signature(self, name: str, end: float) -> _Signature:
-        known = self._known_signatures(end)
-        if name not in known:
-            raise RequestError(f"Model `{self._name}` has no signature `{name}`. It has: {', '.join(sorted(known))}.")
-        return known[name]
+    def _model(self, end: float) -> tuple[Served, float]:
+        """The version to ask, and when it was read."""
+        held = self._held
+        if held is not None and time.monotonic() - held[1] <= _FRESH:
+            return held
+        version = self._patiently(end, lambda left: self._transport.describe(self._name, left))
+        known = self._last if self._last is not None and self._last.version == version else Served(version)
+        self._last, self._held = known, (known, time.monotonic())
+        return self._held
 
 
-def _transport(protocol: str, target: str, name: str) -> Transport:
+def _results(model: Served, signature: str, found: Mapping[str, np.ndarray]) -> list[Result]:
+    missing = {"ids", "scores", "num_results"} - found.keys()
+    if missing:
+        raise RequestError(f"Signature `{signature}` is no search: it lacks the output {', '.join(sorted(missing))}. Use `predict`.")
+    applied = found.get("applied_filter", [()] * len(found["ids"]))
+    number, shard_set = model.version.number, model.version.shard_set
+    return [
+        Result(ids[:results].tolist(), scores[:results].tolist(), [clause for clause in row if clause], number, shard_set)
+        for ids, scores, results, row in zip(found["ids"], found["scores"], found["num_results"].tolist(), applied, strict=True)
+    ]
+
+
+def _in_every_row(field: str, values: Sequence[Any], rows: int) -> dict[str, list[list[Any]]]:
+    """The same list for every row; nothing where it is empty."""
+    # A bare string is a sequence too: of its letters.
+    if isinstance(values, str | bytes):
+        raise RequestError(f"Field `{field}` must be a list. Received: one string.")
+    # TensorFlow Serving's batching fills up shorter lists with the first element of the request's own: so that is padding.
+    return {field: [[0 if field in _EVENTS else "", *values]] * rows} if len(values) else {}
+
+
+def _transport(protocol: str, target: str) -> Transport:
     if protocol == "rest":
-        return RestTransport(target, name)
+        return RestTransport(target)
     if protocol == "grpc":
         # Here, because it needs TensorFlow, whose import takes seconds that a REST client should not pay.
         from tfebr.servable.grpc_transport import GrpcTransport
 
-        return GrpcTransport(target, name)
+        return GrpcTransport(target)
     raise ConfigError(f'`protocol` must be "rest" or "grpc". Received: `protocol` = {protocol!r}.')
 
 

@@ -1,53 +1,42 @@
-"""grpc.health.v1, the health check that Kubernetes and load balancers ask over gRPC."""
-
-from collections.abc import Callable
-from typing import Any
+"""grpc.health.v1, the health check that Kubernetes and load balancers ask over gRPC, under the names that TensorFlow Serving gives."""
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-_PACKAGE = "grpc.health.v1"
-_UNKNOWN, _SERVING, _NOT_SERVING = 0, 1, 2
-
-
-def _messages() -> tuple[Any, Any]:
-    """HealthCheckRequest and HealthCheckResponse, in a pool of their own: the package of the same messages may be installed too."""
-    file = descriptor_pb2.FileDescriptorProto(name="grpc/health/v1/health.proto", package=_PACKAGE, syntax="proto3")
-    field = descriptor_pb2.FieldDescriptorProto
-    request = file.message_type.add(name="HealthCheckRequest")
-    request.field.add(name="service", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    response = file.message_type.add(name="HealthCheckResponse")
-    status = response.enum_type.add(name="ServingStatus")
-    for name, number in (("UNKNOWN", _UNKNOWN), ("SERVING", _SERVING), ("NOT_SERVING", _NOT_SERVING)):
-        status.value.add(name=name, number=number)
-    name = f".{_PACKAGE}.HealthCheckResponse.ServingStatus"
-    response.field.add(name="status", number=1, type=field.TYPE_ENUM, type_name=name, label=field.LABEL_OPTIONAL)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    find = pool.FindMessageTypeByName
-    return tuple(message_factory.GetMessageClass(find(f"{_PACKAGE}.{name}")) for name in ("HealthCheckRequest", "HealthCheckResponse"))
+# The short names are TensorFlow Serving's own.
+_SERVICES = (
+    "",
+    "PredictionService",
+    "ModelService",
+    "tensorflow.serving.PredictionService",
+    "tensorflow.serving.ModelService",
+)
 
 
-HealthCheckRequest, HealthCheckResponse = _messages()
-
-
-def add_health(server: grpc.Server, services: set[str], serving: Callable[[], bool]) -> None:
-    """Registers `Check`; `Watch` answers UNIMPLEMENTED, by which clients know to go on without it.
+class Health:
+    """`Check` and `Watch` of the whole server, of its two services, and of the model by its name.
 
     Args:
-        server: answers in its own threads.
-        services: names that may be asked about, beside "" for the whole server.
-        serving: whether requests are answered.
+        server: answers in its own threads; a `Watch` takes none.
+        model: the name of the model.
     """
 
-    def check(request: Any, context: grpc.ServicerContext) -> Any:
-        if request.service and request.service not in services:
-            context.abort(
-                grpc.StatusCode.NOT_FOUND, f"There is no service {request.service[:60]}. Services: {', '.join(sorted(services))}."
-            )
-        return HealthCheckResponse(status=_SERVING if serving() else _NOT_SERVING)
+    def __init__(self, server: grpc.Server, model: str):
+        self._model, self._loaded = model, True
+        self._servicer = health.HealthServicer(experimental_non_blocking=True)
+        for service in _SERVICES:
+            self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._servicer.set(model, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    handler = grpc.unary_unary_rpc_method_handler(
-        check, request_deserializer=HealthCheckRequest.FromString, response_serializer=HealthCheckResponse.SerializeToString
-    )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"{_PACKAGE}.Health", {"Check": handler}),))
+    def set_loaded(self, loaded: bool) -> None:
+        """Says whether any version of the model answers."""
+        status = health_pb2.HealthCheckResponse
+        # Those who watch are told of changes.
+        if loaded != self._loaded:
+            self._servicer.set(self._model, status.SERVING if loaded else status.NOT_SERVING)
+        self._loaded = loaded
+
+    def close(self) -> None:
+        """Says that nothing is served any more, to those who watch, too."""
+        self._servicer.enter_graceful_shutdown()

@@ -28,6 +28,10 @@ from tfebr.servable.warm_up import WARM_UP, read_requests
 _log = logging.getLogger(__name__)
 
 
+class UnknownSignatureError(RequestError):
+    """The model has no signature of that name."""
+
+
 class Model:
     """One loaded version; a request keeps hold of it, so that a newer version cannot pull it away.
 
@@ -67,15 +71,26 @@ class Model:
         self._warm_up(folder)
 
     def inputs(self, signature: str) -> Specs:
-        """Name, dtype and shape of every input of `signature` ("": serving_default); raises RequestError when there is none."""
+        """Name, dtype and shape of every input of `signature` ("": serving_default); raises UnknownSignatureError when there is none."""
         name = signature or "serving_default"
         if name not in self._inputs:
-            raise RequestError(f'Serving signature name: "{name[:60]}" not found. This model has: {", ".join(sorted(self._inputs))}.')
+            raise UnknownSignatureError(
+                f'Serving signature name: "{name[:60]}" not found. This model has: {", ".join(sorted(self._inputs))}.'
+            )
         return self._inputs[name]
 
     def outputs(self, signature: str) -> list[str]:
         """Names of the outputs of a signature of this model."""
         return self._outputs[signature or "serving_default"]
+
+    def not_for(self, api: str, signature: str) -> str:
+        """Why a signature cannot be asked through "classify" or "regress", in TensorFlow Serving's words: its method is another one."""
+        method = self.signature_defs.signature_def[signature or "serving_default"].method_name
+        kind = {"classify": "classification", "regress": "regression"}[api]
+        return (
+            f"Expected {kind} signature method_name to be tensorflow/serving/{api}. Was: {method}. "
+            "This server offers Predict; signatures of other methods are not run here."
+        )
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Tensors:
         """Runs a signature on inputs that fit its specs; TensorFlow's own errors pass through."""

@@ -1,33 +1,34 @@
-"""The REST half of the local server: TensorFlow Serving's predict, status, metadata and monitoring addresses."""
+"""The REST half of the local server: TensorFlow Serving's addresses, forms and codes."""
 
-import asyncio
 import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Executor
+from typing import Any
+from urllib.parse import unquote
 
-import grpc
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfebr.errors import RequestError
+from tfebr.servable.bodies import TooLargeError, parse, read, uncompress
 from tfebr.servable.messages import first_line
 from tfebr.servable.metrics import MEDIA_TYPE, PATH, Handled, Metrics, code_name
-from tfebr.servable.tensors import from_json, parse_body, rows_of, to_json
+from tfebr.servable.tensors import from_json, rows_of, to_json
 from tfebr.servable.versions import NotServedError, Versions
+from tfebr.servable.work import LeftError, while_awaited
 
 _log = logging.getLogger(__name__)
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-_PREDICT = re.compile(f"{_MODEL}:predict", re.IGNORECASE)
+_PREDICTION = re.compile(f"{_MODEL}:(predict|classify|regress)", re.IGNORECASE)
 _STATUS = re.compile(f"{_MODEL}(/metadata)?", re.IGNORECASE)
+_LIST = re.compile("/v1/models/?", re.IGNORECASE)
 # TensorFlow Serving's translation of its status codes; all others are 500.
 _HTTP = {
     tf.errors.INVALID_ARGUMENT: 400,
@@ -39,12 +40,11 @@ _HTTP = {
     tf.errors.UNAVAILABLE: 503,
     tf.errors.DEADLINE_EXCEEDED: 504,
 }
-# A refused body is read on, and forgotten, up to so many times the limit: a client that is still sending would not see the answer.
-_DRAINED = 4
-
-
-class _TooLarge(Exception):
-    pass
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 
 
 class _UnknownAddress(Exception):
@@ -53,62 +53,128 @@ class _UnknownAddress(Exception):
         self.status = status
 
 
-def rest_app(
-    versions: Versions, executor: Executor, max_body_bytes: int, metrics: Metrics, observe: Callable[[Handled], None]
-) -> Starlette:
-    """The ASGI application that answers for the models of `versions`.
+class RestApi:
+    """Answers for the models of `versions`.
 
     Args:
         versions: the loaded model.
-        executor: runs reading, inference and writing of a request, so that the event loop only moves bytes.
-        max_body_bytes: larger request bodies are refused with 413.
+        executor: runs reading, inference and writing of a prediction. Everything else is answered by the event loop itself, so that it
+            never waits behind predictions.
+        max_body_bytes: larger request bodies are refused with 413, and compressed ones that would become larger.
+        seconds: that a prediction may take from the moment when its body has arrived; 0 is any time.
+        cors: whether answers allow scripts of other origins to read them, as TensorFlow Serving's `rest_api_enable_cors_support`.
         metrics: what the monitoring page shows.
         observe: called with every request that was handled.
     """
 
-    async def answer(request: Request) -> Response:
-        handled = Handled("REST", "predict" if _PREDICT.fullmatch(request.url.path) else "")
+    def __init__(
+        self,
+        versions: Versions,
+        executor: Executor,
+        max_body_bytes: int,
+        seconds: float,
+        cors: bool,
+        metrics: Metrics,
+        observe: Callable[[Handled], None],
+    ):
+        self._versions, self._executor, self._limit = versions, executor, max_body_bytes
+        self._seconds, self._headers = seconds, _CORS if cors else {}
+        self._metrics, self._observe = metrics, observe
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]) -> None:
+        """The ASGI application."""
+        request = Request(scope, receive)
+        # As it was sent: a name may hold an encoded slash or colon.
+        path = scope["raw_path"].decode("ascii", "replace")
+        response = await self._answer(request, path)
+        response.headers.update(self._headers)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, path: str) -> Response:
+        match = _PREDICTION.fullmatch(path) if request.method == "POST" else None
+        handled = Handled("REST", match[4].lower() if match else "")
         try:
-            body = await _read(request, max_body_bytes)
-        except _TooLarge:
-            handled.status = grpc.StatusCode.RESOURCE_EXHAUSTED.name
-            observe(handled)
-            return _error(413, f"The body is larger than {max_body_bytes} bytes: send fewer rows in a request.")
+            body = await read(request, self._limit)
+        except TooLargeError:
+            return self._too_large(handled)
         except ClientDisconnect:
             return Response(status_code=499)
-        work = asyncio.get_running_loop().run_in_executor
-        return await work(
-            executor, _observed, handled, observe, lambda: _respond(versions, handled, request.method, request.url.path, body)
+        if match is None:
+            return self._observed(handled, lambda: self._look_up(handled, request.method, path))
+        encoding = request.headers.get("content-encoding", "")
+        model, version, label = unquote(match[1]), match[2], match[3] and unquote(match[3])
+        try:
+            return await while_awaited(
+                self._executor,
+                lambda: self._observed(handled, lambda: self._predict(handled, model, version, label, body, encoding)),
+                _left(request),
+                self._seconds or None,
+            )
+        except LeftError:
+            handled.status = "CANCELLED"
+            self._observe(handled)
+            return Response(status_code=499)
+        except TimeoutError:
+            timed_out = Handled("REST", handled.api, handled.model, handled.version, status="DEADLINE_EXCEEDED")
+            self._observe(timed_out)
+            return _error(504, f"Timed out: no result within {self._seconds:g} seconds. Send fewer rows in a request.")
+
+    def _look_up(self, handled: Handled, method: str, path: str) -> Response:
+        if method == "OPTIONS" and self._headers:
+            return Response()
+        if method == "GET" and path == PATH:
+            return Response(self._metrics.page(self._versions.name, self._versions.loaded()), media_type=MEDIA_TYPE)
+        if method == "GET" and _LIST.fullmatch(path):
+            # TensorFlow Serving refuses this address; here it tells clients what the only model is called.
+            return _json({"models": [{"name": self._versions.name}]})
+        if method == "GET" and (match := _STATUS.fullmatch(path)):
+            name, version, label = unquote(match[1]), _version(match[2]), match[3] and unquote(match[3])
+            handled.api = "metadata" if match[4] else "status"
+            if match[4]:
+                return _json(_metadata(self._versions, name, version, label))
+            return _json(_as_dict(self._versions.status(name, version, label)))
+        known = (
+            "POST /v1/models/NAME[/versions/N|/labels/LABEL]:predict, GET /v1/models, "
+            f"GET /v1/models/NAME[/versions/N|/labels/LABEL][/metadata], GET {PATH}"
         )
+        status = 400 if path.lower().startswith("/v1/") else 404
+        raise _UnknownAddress(status, f"Malformed request: {method} {path[:200]}. This server answers {known}.")
 
-    async def monitoring(request: Request) -> Response:
-        return Response(metrics.page(versions.name, versions.loaded()), media_type=MEDIA_TYPE)
+    def _predict(self, handled: Handled, name: str, version: str | None, label: str | None, body: bytes, encoding: str) -> Response:
+        model = self._versions.get(name, _version(version), label)
+        handled.model, handled.version = name, model.version
+        request = parse(uncompress(body, encoding, self._limit))
+        signature = request.get("signature_name", "")
+        if not isinstance(signature, str):
+            raise RequestError('"signature_name" must be a string.')
+        specs = model.inputs(signature)
+        handled.signature = signature or "serving_default"
+        if handled.api != "predict":
+            raise RequestError(model.not_for(handled.api, signature))
+        inputs, row_form = from_json(request, specs)
+        handled.rows = rows_of(inputs)
+        return Response(to_json(model.run(signature, inputs), row_form), media_type="application/json")
 
-    everything = Route("/{path:path}", answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    return Starlette(routes=[Route(PATH, monitoring, methods=["GET"]), everything])
+    def _observed(self, handled: Handled, respond: Callable[[], Response]) -> Response:
+        start = time.perf_counter()
+        try:
+            response, handled.status = _guarded(respond)
+        except TooLargeError:
+            return self._too_large(handled)
+        handled.microseconds = 1e6 * (time.perf_counter() - start)
+        if handled.api or response.status_code != 200:
+            self._observe(handled)
+        return response
+
+    def _too_large(self, handled: Handled) -> Response:
+        handled.status = "RESOURCE_EXHAUSTED"
+        self._observe(handled)
+        return _error(413, f"The body is larger than {self._limit} bytes: send fewer rows in a request.")
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit * _DRAINED:
-            break
-        if size <= limit:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-    if size > limit:
-        raise _TooLarge
-    return b"".join(chunks)
-
-
-def _observed(handled: Handled, observe: Callable[[Handled], None], respond: Callable[[], Response]) -> Response:
-    start = time.perf_counter()
-    response, handled.status = _guarded(respond)
-    handled.microseconds = 1e6 * (time.perf_counter() - start)
-    observe(handled)
-    return response
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _guarded(respond: Callable[[], Response]) -> tuple[Response, str]:
@@ -123,41 +189,12 @@ def _guarded(respond: Callable[[], Response]) -> tuple[Response, str]:
         return _error(400, str(error)), "INVALID_ARGUMENT"
     except tf.errors.OpError as error:
         return _error(_HTTP.get(error.error_code, 500), first_line(error)), code_name(error)
-    except FloatingPointError as error:
-        return _error(500, f"The model's {error}."), "INTERNAL"
+    except TooLargeError:
+        raise
     except Exception as error:
         # The type alone: a message or a traceback may hold what a shop's customer typed.
         _log.error("a REST request failed with %s", type(error).__name__)
         return _error(500, "Internal error of the server."), "INTERNAL"
-
-
-def _respond(versions: Versions, handled: Handled, method: str, path: str, body: bytes) -> Response:
-    if method == "POST" and (match := _PREDICT.fullmatch(path)):
-        return _predict(versions, handled, match[1], _version(match[2]), match[3], body)
-    if method == "GET" and (match := _STATUS.fullmatch(path)):
-        name, version, label = match[1], _version(match[2]), match[3]
-        handled.api = "metadata" if match[4] else "status"
-        return _json(_metadata(versions, name, version, label) if match[4] else _as_dict(versions.status(name, version, label)))
-    known = (
-        f"POST /v1/models/NAME[/versions/N|/labels/LABEL]:predict, GET /v1/models/NAME[/versions/N|/labels/LABEL][/metadata], GET {PATH}"
-    )
-    handled.api = ""
-    status = 400 if path.lower().startswith("/v1/") else 404
-    raise _UnknownAddress(status, f"Malformed request: {method} {path[:200]}. This server answers {known}.")
-
-
-def _predict(versions: Versions, handled: Handled, name: str, version: int | None, label: str | None, body: bytes) -> Response:
-    model = versions.get(name, version, label)
-    handled.model, handled.version = name, model.version
-    request = parse_body(body)
-    signature = request.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise RequestError('"signature_name" must be a string.')
-    specs = model.inputs(signature)
-    handled.signature = signature or "serving_default"
-    inputs, row_form = from_json(request, specs)
-    handled.rows = rows_of(inputs)
-    return Response(to_json(model.run(signature, inputs), row_form), media_type="application/json")
 
 
 def _metadata(versions: Versions, name: str, version: int | None, label: str | None) -> dict:

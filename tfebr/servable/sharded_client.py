@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,41 +11,49 @@ import numpy as np
 
 from tfebr.errors import ConfigError, RequestError
 from tfebr.servable.client import Client, Result
-from tfebr.servable.transports import ServerError
+from tfebr.servable.forks import PerProcess
+from tfebr.servable.transports import ServerError, UnavailableError
 from tfebr.ties import order_of_results
 
 # Calls from several threads share the workers, and one slow shard must not hold up the calls to the others.
 _CALLS_AT_ONCE = 16
+# Seconds before shards that answer from different sets are asked again; twice as many each time, up to the second number.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 
 
 class ShardedClient:
-    """Asks the shards that `tfebr export --shards N` wrote; may be shared between threads; also a context manager.
+    """Asks the shards that `tfebr export --shards N` wrote; may be shared between threads and processes; also a context manager.
 
     The merged results of exact shards are those of the whole catalogue in one servable: best score first, and among scores that are
     equal up to `tfebr.ties.TIE_TOLERANCE` the item that comes first in the catalogue. A tie may be cut at the last place.
 
+    Answers are merged only when they come from shards that were published together: while servers change to new versions one after the
+    other, a call waits until all have, at most until its deadline.
+
     Args:
         shards: one for each shard, in their order: an address for `Client`, where shard I is asked as the model `NAME-shard-I`; or a
             `Client`, for a server that calls it otherwise.
-        name: NAME, where there are addresses.
+        name: NAME, where there are addresses; without it each is asked for the only model that its server has.
         protocol: "rest" or "grpc", of the addresses.
         timeout: seconds for a whole call, whatever the timeouts of the clients.
 
     Raises:
-        ConfigError: no shard, an address without a name, or what `Client` raises.
+        ConfigError: no shard, or what `Client` raises.
     """
 
-    def __init__(self, shards: Sequence[str | Client], name: str = "", protocol: str = "rest", timeout: float = 10.0):
+    def __init__(self, shards: Sequence[str | Client], name: str | None = None, protocol: str = "rest", timeout: float = 10.0):
         if isinstance(shards, str) or not shards:
             raise ConfigError(f"`shards` must be a list with an address or a Client for each shard. Received: {shards!r}.")
-        if not name and any(isinstance(shard, str) for shard in shards):
-            raise ConfigError("`name` is needed with addresses: shard I is asked as the model NAME-shard-I.")
-        clients = [s if isinstance(s, Client) else Client(s, f"{name}-shard-{i}", protocol, timeout) for i, s in enumerate(shards)]
+        if name == "":
+            raise ConfigError("`name` must be the name of the model whose shards these are, or None. Received: an empty name.")
+        names = [None if name is None else f"{name}-shard-{i}" for i in range(len(shards))]
+        clients = [s if isinstance(s, Client) else Client(s, n, protocol, timeout) for s, n in zip(shards, names, strict=True)]
         self._clients = clients
         self._labels = [f"shard {i} of {len(shards)}" + (f" ({s})" if isinstance(s, str) else "") for i, s in enumerate(shards)]
         self._timeout = timeout
-        self._default_k: int | None = None
-        self._pool = concurrent.futures.ThreadPoolExecutor(_CALLS_AT_ONCE * len(clients), thread_name_prefix="tfebr-shards")
+        self._default_k: tuple[tuple[int | None, ...], int] | None = None
+        workers = functools.partial(concurrent.futures.ThreadPoolExecutor, _CALLS_AT_ONCE * len(clients), "tfebr-shards")
+        self._pool: PerProcess[concurrent.futures.ThreadPoolExecutor] = PerProcess(workers)
 
     def query(self, text: str | Sequence[str], *args: Any, k: int | Sequence[int] | None = None, **kwargs: Any) -> list[Result]:
         """Searches all shards for one or several queries of one user; takes what `Client.query` takes.
@@ -56,18 +65,19 @@ class ShardedClient:
             *args, **kwargs: as in `Client.query`.
 
         Returns:
-            One result for each query, in order. An item that moves from one shard to another while they change to a new version is
-            returned once.
+            One result for each query, in order.
 
         Raises:
             RequestError, ServerError: of the first shard that fails, naming it; a ServerError when one does not answer in time.
+            UnavailableError: until the deadline, shards answered from different published sets.
         """
         end = time.monotonic() + self._timeout
         given = kwargs if k is None else {**kwargs, "k": k}
-        found = self._all(lambda client: client.query(text, *args, **given), end)
+        found = self._of_one_set(lambda client: client.query(text, *args, **given), end)
         if not found[0]:
             return []
-        depth = self._results_by_default(end) if k is None else k
+        versions = tuple(results[0].version for results in found)
+        depth = self._results_by_default(versions, end) if k is None else k
         depths = [depth] * len(found[0]) if isinstance(depth, int | np.integer) else list(depth)
         return [_merged(results, int(most)) for results, most in zip(zip(*found, strict=True), depths, strict=True)]
 
@@ -77,7 +87,9 @@ class ShardedClient:
 
     def close(self) -> None:
         """Closes the connections, those of clients that were given, too."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        pool = self._pool.made()
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.close()
 
@@ -87,9 +99,31 @@ class ShardedClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _of_one_set(self, ask: Any, end: float) -> list[list[Result]]:
+        """What `ask` gives for each client, all from shards that were published together."""
+        pause = _FIRST_PAUSE
+        while True:
+            found = self._all(ask, end)
+            sets = [results[0].shard_set if results else None for results in found]
+            if len(set(sets)) == 1:
+                return found
+            if time.monotonic() + pause >= end:
+                said = "; ".join(
+                    f"{label}: {shard_set or 'none'}, version {results[0].version}"
+                    for label, shard_set, results in zip(self._labels, sets, found, strict=True)
+                )
+                raise UnavailableError(
+                    f"The shards were not published together, so that their results cannot be merged. Published set of {said}. "
+                    "Where this lasts, export or refresh all shards again, and see that every server has the newest version."
+                )
+            for client in self._clients:
+                client.look_again()
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
     def _all(self, ask: Any, end: float) -> list[Any]:
         """What `ask` gives for each client; all at the same time, and before `end`."""
-        calls = [self._pool.submit(ask, client) for client in self._clients]
+        calls = [self._pool.get().submit(ask, client) for client in self._clients]
         left = max(0.0, end - time.monotonic())
         done, late = concurrent.futures.wait(calls, left, return_when=concurrent.futures.FIRST_EXCEPTION)
         for label, call in zip(self._labels, calls, strict=True):
@@ -105,11 +139,13 @@ class ShardedClient:
             raise ServerError(f"{slow}: no answer within {self._timeout:g} seconds. Allow more time, or see what holds the server up.")
         return [call.result() for call in calls]
 
-    def _results_by_default(self, end: float) -> int:
-        """How many results `serving_default` has a place for; a shard may hold fewer items than that."""
-        if self._default_k is None:
-            self._default_k = max(ids.shape[1] for ids in self._all(lambda client: client.predict(query=[""])["ids"], end))
-        return self._default_k
+    def _results_by_default(self, versions: tuple[int | None, ...], end: float) -> int:
+        """How many results `serving_default` of these versions has a place for; a shard may hold fewer items than that."""
+        known = self._default_k
+        if known is None or known[0] != versions:
+            most = max(ids.shape[1] for ids in self._all(lambda client: client.predict(query=[""])["ids"], end))
+            self._default_k = known = versions, most
+        return known[1]
 
 
 def _merged(results: Sequence[Result], most: int) -> Result:

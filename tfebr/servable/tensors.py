@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from tfebr.errors import RequestError
 
@@ -35,26 +35,16 @@ _FIELDS = {
 }
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
-    """A request's JSON object; raises RequestError when the body is none."""
-    try:
-        value = json.loads(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RequestError(f"JSON Parse error: the body is not UTF-8 at byte {error.start}.") from None
-    except RecursionError:
-        raise RequestError("JSON Parse error: the body is nested too deeply.") from None
-    except ValueError as error:
-        raise RequestError(f"JSON Parse error: {error}.") from None
-    if not isinstance(value, dict):
-        raise RequestError('The body must be a JSON object with the key "instances" or "inputs".')
-    return value
+class NotFinite(float):
+    """A number that a request writes NaN, Infinity or -Infinity; one that is merely too large comes as a plain float."""
 
 
 def from_json(body: Mapping[str, Any], specs: Specs) -> tuple[Tensors, bool]:
     """The input tensors of a predict request.
 
     Args:
-        body: the JSON object, with `instances` (row form) or `inputs` (column form).
+        body: the JSON object, with `instances` (row form) or `inputs` (column form). As in TensorFlow Serving, columns that the signature
+            does not have are not read, while rows must have its inputs and no others.
         specs: dtype and shape of every input of the signature.
 
     Returns:
@@ -69,7 +59,7 @@ def from_json(body: Mapping[str, Any], specs: Specs) -> tuple[Tensors, bool]:
         columns = body["inputs"]
         if _is_plain(columns):
             columns = {_only_input(specs, "inputs"): columns}
-        _check_names(columns, specs, '"inputs"')
+        _check_names({name: columns[name] for name in columns.keys() & specs.keys()}, specs, '"inputs"')
         return {name: _array(name, columns[name], spec) for name, spec in specs.items()}, False
     rows = body["instances"]
     if not isinstance(rows, list) or not rows:
@@ -89,9 +79,10 @@ def from_json(body: Mapping[str, Any], specs: Specs) -> tuple[Tensors, bool]:
 def to_json(outputs: Mapping[str, np.ndarray], row_form: bool) -> bytes:
     """The body of a predict response; a single output is not nested under its name, outputs named `..._bytes` are base64.
 
+    A number that is not finite is written NaN, Infinity or -Infinity, as TensorFlow Serving writes it; JSON has no word for it.
+
     Raises:
         RequestError: row form, but the outputs do not share their first dimension.
-        FloatingPointError: an output is NaN or infinite, for which JSON has no number.
     """
     names = sorted(outputs)
     starts = {array.shape[:1] for array in outputs.values()}
@@ -99,14 +90,20 @@ def to_json(outputs: Mapping[str, np.ndarray], row_form: bool) -> bytes:
         shapes = ", ".join(f"{name} {list(outputs[name].shape)}" for name in names)
         raise RequestError(f'The outputs do not share their first dimension ({shapes}): use the column form "inputs".')
     columns = {name: _json_values(name, outputs[name]) for name in names}
-    value: Any
     if len(names) == 1:
-        value = columns[names[0]]
+        written = _written(columns[names[0]])
     elif row_form:
-        value = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        written = _written([dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)])
     else:
-        value = columns
-    return json.dumps({"predictions" if row_form else "outputs": value}, ensure_ascii=False).encode("utf-8")
+        written = "{" + ", ".join(f"{json.dumps(name)}: {_written(column)}" for name, column in columns.items()) + "}"
+    return f'{{"{"predictions" if row_form else "outputs"}": {written}}}'.encode()
+
+
+def _written(value: Any) -> str:
+    """A value as JSON, an element of a list at a time: a large answer in one call would keep all other threads waiting."""
+    if isinstance(value, list):
+        return "[" + ", ".join(json.dumps(item, ensure_ascii=False) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def from_protos(protos: Mapping[str, tensor_pb2.TensorProto], specs: Specs, max_elements: int) -> Tensors:
@@ -129,10 +126,15 @@ def from_protos(protos: Mapping[str, tensor_pb2.TensorProto], specs: Specs, max_
         if _size(shape) > max_elements:
             raise RequestError(f"Input `{name}` declares {_size(shape)} elements; at most {max_elements} are accepted.")
         try:
-            tensors[name] = tf.make_ndarray(proto)
-        except (ValueError, TypeError, IndexError):
+            tensors[name] = _strings_of(proto) if proto.dtype == types_pb2.DT_STRING and proto.tensor_content else tf.make_ndarray(proto)
+        except (ValueError, TypeError, IndexError, tf.errors.InvalidArgumentError):
             raise RequestError(f"Input `{name}` declares the shape {shape}, but does not hold as many values.") from None
     return tensors
+
+
+def _strings_of(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """Strings in `tensor_content`, which clients in other languages send and only TensorFlow's own code reads."""
+    return tf.io.parse_tensor(proto.SerializeToString(), tf.string).numpy()
 
 
 def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
@@ -207,18 +209,19 @@ def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
 def _leaf_array(name: str, leaves: list, dtype: tf.DType) -> np.ndarray:
     if dtype == tf.string:
         try:
-            values = [leaf.encode() if isinstance(leaf, str) else _decode_base64(name, leaf) for leaf in leaves]
+            # Bytes of the body that are no UTF-8 come as halves of surrogate pairs.
+            values = [leaf.encode("utf-8", "surrogateescape") if isinstance(leaf, str) else _decode_base64(name, leaf) for leaf in leaves]
         except UnicodeEncodeError:
             raise RequestError(f"Input `{name}` holds half of a surrogate pair, which is no text.") from None
         return np.array(values, dtype=object)
     if dtype == tf.bool:
         _check_leaves(name, leaves, (bool,), "true or false")
     elif dtype in _FLOATS:
-        _check_leaves(name, leaves, (int, float), "a number")
-        if any(isinstance(leaf, int) and abs(leaf) >= _FLOATS[dtype] for leaf in leaves):
+        _check_leaves(name, leaves, (int, float, NotFinite), "a number")
+        # Beyond 64 bits a whole number is read as a fraction is.
+        if any(isinstance(leaf, int) and _FLOATS[dtype] <= abs(leaf) < 2**64 for leaf in leaves):
             raise RequestError(f"Input `{name}` holds a whole number that {dtype.name} cannot represent without loss.")
-        # NaN and infinity fail this comparison too: they would come back as results that JSON cannot carry.
-        if not all(abs(leaf) <= float(dtype.max) for leaf in leaves):
+        if not all(isinstance(leaf, NotFinite) or abs(leaf) <= float(dtype.max) for leaf in leaves):
             raise RequestError(f"Input `{name}` holds a number that is not finite as {dtype.name}.")
     elif dtype in _INTEGERS:
         _check_leaves(name, leaves, (int,), "a whole number")
@@ -239,8 +242,10 @@ def _check_leaves(name: str, leaves: list, types: tuple[type, ...], wanted: str)
 def _decode_base64(name: str, leaf: Any) -> bytes:
     if not _is_base64(leaf):
         raise RequestError(f'Input `{name}` must hold strings, or binary strings as {{"b64": "..."}}. Received: {_json_type(leaf)}.')
+    # As TensorFlow Serving reads it: white space does not count, and the padding at the end may be left out.
+    digits = "".join(leaf["b64"].split()).rstrip("=")
     try:
-        return base64.b64decode(leaf["b64"], validate=True)
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise RequestError(f'Input `{name}` holds a "b64" object whose value is not base64.') from None
 
@@ -263,8 +268,6 @@ def _json_values(name: str, array: np.ndarray) -> Any:
         return shaped.reshape(array.shape).tolist()
     # bfloat16 is of kind "V" to NumPy.
     if array.dtype.kind in "fV":
-        if not np.isfinite(array).all():
-            raise FloatingPointError(f"output `{name}` holds NaN or infinity, which JSON cannot carry")
         # Through text: the shortest number that reads back as the same value, not float64's noise digits.
         return np.array([float(str(number)) for number in array.ravel()], dtype=np.float64).reshape(array.shape).tolist()
     return array.tolist()

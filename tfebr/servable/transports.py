@@ -2,6 +2,8 @@
 
 import base64
 import collections
+import dataclasses
+import functools
 import http.client
 import json
 import time
@@ -12,8 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfebr.errors import ConfigError, RequestError, TfebrError
+from tfebr.servable import shard_set
+from tfebr.servable.forks import PerProcess
 
-_UNAVAILABLE = 503
+_NOT_FOUND, _UNAVAILABLE = 404, 503
+_Idle = collections.deque[http.client.HTTPConnection]
 # Bytes of an answer that are waited for at one time.
 _PART = 2**16
 
@@ -26,13 +31,42 @@ class UnavailableError(ServerError):
     """The server cannot be reached, or says that it cannot answer just now: the same request may succeed a moment later."""
 
 
+class NotFoundError(RequestError):
+    """The server has no such model, or not any more the version that was asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """The version of a model that a server answers with.
+
+    Attributes:
+        name: of the model.
+        number: None where the server does not say.
+        signatures: SignatureDefs by name, in protobuf's JSON form with the names of the .proto files.
+    """
+
+    name: str
+    number: int | None
+    signatures: Mapping[str, Any]
+
+    @property
+    def shard_set(self) -> str | None:
+        """The published set that this shard belongs to, None where it is no shard."""
+        return shard_set.read(self.signatures)
+
+
 class Transport(Protocol):
-    """One model on one server; may be used from several threads. A call that takes longer than `timeout` seconds raises TimeoutError."""
+    """One server; may be used from several threads and, with connections of its own, in every process that was forked from this one.
 
-    def signatures(self, timeout: float) -> Mapping[str, Any]:
-        """The model's SignatureDefs by name, in protobuf's JSON form with the names of the .proto files."""
+    A call that takes longer than `timeout` seconds raises TimeoutError. A model or version that is not there raises NotFoundError.
+    """
 
-    def predict(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], timeout: float) -> dict[str, Any]:
+    def describe(self, name: str | None, timeout: float) -> Version:
+        """The newest version of a model; without a name, of the only model that `tfebr serve` has."""
+
+    def predict(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Version, timeout: float
+    ) -> dict[str, Any]:
         """Runs `signature` on arrays, strings as bytes; `outputs` come as arrays or lists, strings as str, bytes or {"b64": ...}."""
 
     def close(self) -> None:
@@ -42,35 +76,50 @@ class Transport(Protocol):
 class RestTransport:
     """TensorFlow Serving's REST API; needs no TensorFlow."""
 
-    def __init__(self, target: str, name: str):
+    def __init__(self, target: str):
         url = urllib.parse.urlsplit(target if "://" in target else f"http://{target}")
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         try:
-            self._kind = kinds[url.scheme]
-            self._port = url.port or {"http": 8501, "https": 443}[url.scheme]
+            port = url.port or {"http": 8501, "https": 443}[url.scheme]
+            self._connect = functools.partial(kinds[url.scheme], url.hostname or "localhost", port)
         except (ValueError, KeyError):
             raise ConfigError(f"`target` must be host:port or http://host:port. Received: `target` = {target!r}.") from None
-        self._host = url.hostname or "localhost"
-        self._path = f"{url.path.rstrip('/')}/v1/models/{urllib.parse.quote(name, safe='')}"
+        self._models = f"{url.path.rstrip('/')}/v1/models"
         self._target = target
-        self._idle: collections.deque[http.client.HTTPConnection] = collections.deque()
+        self._idle: PerProcess[_Idle] = PerProcess(collections.deque, _close_all)
 
-    def signatures(self, timeout: float) -> Mapping[str, Any]:
-        return self._ask("GET", "/metadata", None, timeout)["metadata"]["signature_def"]["signature_def"]
+    def describe(self, name: str | None, timeout: float) -> Version:
+        end = time.monotonic() + timeout
+        if name is None:
+            name = self._only_model(timeout)
+        said = self._ask("GET", f"/{_quoted(name)}/metadata", None, end - time.monotonic())
+        number = said.get("model_spec", {}).get("version")
+        return Version(name, None if number is None else int(number), said["metadata"]["signature_def"]["signature_def"])
 
-    def predict(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], timeout: float) -> dict[str, Any]:
+    def predict(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Version, timeout: float
+    ) -> dict[str, Any]:
         columns = {name: value.tolist() for name, value in inputs.items()}
         request = json.dumps({"signature_name": signature, "inputs": columns}, default=_text).encode("utf-8")
-        found = self._ask("POST", ":predict", request, timeout)["outputs"]
+        version = "" if model.number is None else f"/versions/{model.number}"
+        found = self._ask("POST", f"/{_quoted(model.name)}{version}:predict", request, timeout)["outputs"]
         return {outputs[0]: found} if len(outputs) == 1 else found
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        _close_all(self._idle.made() or collections.deque())
 
-    def _ask(self, method: str, suffix: str, body: bytes | None, timeout: float) -> Any:
+    def _only_model(self, timeout: float) -> str:
         try:
-            status, answer = self._exchange(method, self._path + suffix, body, time.monotonic() + timeout)
+            names = [model["name"] for model in self._ask("GET", "", None, timeout)["models"]]
+        except (RequestError, KeyError, TypeError):
+            names = []
+        if len(names) != 1:
+            raise unnamed(self._target)
+        return names[0]
+
+    def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> Any:
+        try:
+            status, answer = self._exchange(method, self._models + path, body, time.monotonic() + timeout)
         except TimeoutError:
             # An OSError, too, but not of a server that is not there.
             raise
@@ -86,16 +135,18 @@ class RestTransport:
         if status == 200:
             return value
         said = value.get("error", value) if isinstance(value, dict) else value
-        kind = UnavailableError if status == _UNAVAILABLE else ServerError if status >= 500 else RequestError
+        kinds = {_UNAVAILABLE: UnavailableError, _NOT_FOUND: NotFoundError}
+        kind = kinds.get(status, ServerError if status >= 500 else RequestError)
         raise kind(f"{self._target}: {said} (HTTP {status})")
 
     def _exchange(self, method: str, path: str, body: bytes | None, end: float) -> tuple[int, bytes]:
+        idle = self._idle.get()
         while True:
-            kept = bool(self._idle)
+            kept = True
             try:
-                connection = self._idle.pop()
+                connection = idle.pop()
             except IndexError:
-                kept, connection = False, self._kind(self._host, self._port)
+                kept, connection = False, self._connect()
             try:
                 _limit(connection, end)
                 connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
@@ -118,8 +169,13 @@ class RestTransport:
             except BaseException:
                 connection.close()
                 raise
-            self._idle.append(connection)
+            idle.append(connection)
             return response.status, bytes(answer)
+
+
+def _close_all(idle: _Idle) -> None:
+    while idle:
+        idle.pop().close()
 
 
 def _limit(connection: http.client.HTTPConnection, end: float) -> None:
@@ -138,6 +194,15 @@ def unreachable(target: str, protocol: str, reason: str) -> UnavailableError:
         f"{target}: no server answers {protocol} there ({reason}). "
         "Start one with `tfebr serve FOLDER`, or give the address that a running one printed."
     )
+
+
+def unnamed(target: str) -> RequestError:
+    """The error for a server that does not say what its only model is."""
+    return RequestError(f"{target}: the server does not tell its models, as `tfebr serve` does. Give the model's name.")
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
 
 
 def _text(value: bytes) -> str | dict[str, str]:
