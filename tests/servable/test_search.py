@@ -23,7 +23,7 @@ from tfebr.servable.check import complete_inputs
 from tfebr.servable.client import Client
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.server import Server
-from tfebr.servable.transports import Version
+from tfebr.servable.transports import Described
 from tfebr.servable.write import write
 
 # The room's public function has the name of its module, which an import gives only sometimes.
@@ -256,7 +256,7 @@ def test_every_list_that_is_sent_begins_with_padding(client, monkeypatch):
     assert set(lists) == {"history_items", "exclude", "filter"}
     assert all((values[:, 0] == b"").all() for values in lists.values())
     padded = {name: np.concatenate([values, np.repeat(values[:, :1], 5, axis=1)], axis=1) for name, values in lists.items()}
-    again = real("search", {**sent, **padded}, ["ids", "scores", "num_results"], Version("shop", None, {}), 10.0)
+    again = real("search", {**sent, **padded}, ["ids", "scores", "num_results"], Described("shop", None, {}), 10.0)
     assert np.asarray(again["ids"]).astype(str).tolist()[0][: len(found[0].ids)] == found[0].ids
 
 

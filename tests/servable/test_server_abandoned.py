@@ -10,7 +10,6 @@ import urllib.parse
 
 import grpc
 import httpx
-import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, predict
 from tfebr.errors import ConfigError, RequestError
 from tfebr.servable.forks import CallGate, PerProcess
 from tfebr.servable.tensors import to_proto
-from tfebr.servable.transports import NotFoundError, ServerError, Version, unnamed, unreachable
+from tfebr.servable.transports import Described, NotFoundError, ServerError, unnamed, unreachable
 
 _REQUEST_CODES = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -37,7 +37,7 @@ class GrpcTransport:
         self._target = target
         self._connection = PerProcess(functools.partial(_Connection.to, target))
 
-    def describe(self, name: str | None, timeout: float) -> Version:
+    def describe(self, name: str | None, timeout: float) -> Described:
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         request.model_spec.name = name or ""
         try:
@@ -49,10 +49,10 @@ class GrpcTransport:
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
         signatures = MessageToDict(described, preserving_proto_field_name=True).get("signature_def", {})
-        return Version(answer.model_spec.name, answer.model_spec.version.value, signatures)
+        return Described(answer.model_spec.name, answer.model_spec.version.value, signatures)
 
     def predict(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Version, timeout: float
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Described, timeout: float
     ) -> dict[str, Any]:
         request = predict_pb2.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = model.name, signature

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfebr.errors import RequestError
 from tfebr.servable.columns import SAME_ROWS, Tensor, from_answer, is_list, tensors_of, to_array
-from tfebr.servable.transports import Version
+from tfebr.servable.transports import Described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Served:
         signatures: that it can be asked, by name.
     """
 
-    def __init__(self, version: Version):
+    def __init__(self, version: Described):
         self.version = version
         self.signatures = {
             key: Signature(tensors_of(value.get("inputs", {})), tensors_of(value.get("outputs", {})))

@@ -36,7 +36,7 @@ class NotFoundError(RequestError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Version:
+class Described:
     """The version of a model that a server answers with.
 
     Attributes:
@@ -61,11 +61,11 @@ class Transport(Protocol):
     A call that takes longer than `timeout` seconds raises TimeoutError. A model or version that is not there raises NotFoundError.
     """
 
-    def describe(self, name: str | None, timeout: float) -> Version:
+    def describe(self, name: str | None, timeout: float) -> Described:
         """The newest version of a model; without a name, of the only model that `tfebr serve` has."""
 
     def predict(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Version, timeout: float
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Described, timeout: float
     ) -> dict[str, Any]:
         """Runs `signature` on arrays, strings as bytes; `outputs` come as arrays or lists, strings as str, bytes or {"b64": ...}."""
 
@@ -88,16 +88,16 @@ class RestTransport:
         self._target = target
         self._idle: PerProcess[_Idle] = PerProcess(collections.deque, _close_all)
 
-    def describe(self, name: str | None, timeout: float) -> Version:
+    def describe(self, name: str | None, timeout: float) -> Described:
         end = time.monotonic() + timeout
         if name is None:
             name = self._only_model(timeout)
         said = self._ask("GET", f"/{_quoted(name)}/metadata", None, end - time.monotonic())
         number = said.get("model_spec", {}).get("version")
-        return Version(name, None if number is None else int(number), said["metadata"]["signature_def"]["signature_def"])
+        return Described(name, None if number is None else int(number), said["metadata"]["signature_def"]["signature_def"])
 
     def predict(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Version, timeout: float
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], model: Described, timeout: float
     ) -> dict[str, Any]:
         columns = {name: value.tolist() for name, value in inputs.items()}
         request = json.dumps({"signature_name": signature, "inputs": columns}, default=_text).encode("utf-8")
