@@ -23,7 +23,7 @@ def is_number(value: Any, interval: str = "(-inf, inf)", whole: bool = False) ->
     """Whether a value is a finite number in an interval; True is none."""
     if not isinstance(value, numbers.Integral if whole else numbers.Real) or isinstance(value, bool):
         return False
-    number: Any = value
+    number = int(value) if isinstance(value, numbers.Integral) else float(value)
     low, high = (float(end) for end in interval[1:-1].split(","))
     # NaN compares false with everything; a whole number may be too large for a float.
     if not abs(number) <= sys.float_info.max:

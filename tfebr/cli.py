@@ -95,6 +95,8 @@ def train(
     from tfebr.pipeline import train as start
 
     values = read_json(config) if config else {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{config}: must be a JSON object of fields and their values. Received: {values!r}.")
     for setting in settings or []:
         _put(values, setting)
     start(data, run, model, values, supervision, quiet=quiet)
@@ -321,6 +323,8 @@ def _put(values: dict[str, Any], setting: str) -> None:
     *parents, last = name.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {setting}: `{parent}` has fields and is no value itself. Received before: {parent} = {values!r}.")
     try:
         values[last] = json.loads(text)
     except json.JSONDecodeError:

@@ -44,9 +44,9 @@ def test_scann_kinds_are_refused_for_the_stock_server():
                 recipe.check_server("stock")
         else:
             recipe.check_server("stock")
-        with pytest.raises(ConfigError, match="`server` should be one of scann, stock"):
+        with pytest.raises(ConfigError, match="`server` must be one of scann, stock"):
             recipe.check_server("cloud")
-    with pytest.raises(ConfigError, match="`server` should be one of scann, stock"):
+    with pytest.raises(ConfigError, match="`server` must be one of scann, stock"):
         recipe_for(10, server="cloud")
 
 
@@ -81,16 +81,16 @@ def test_vectors_are_passed_on():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "forest"}, "`kind` should be one of exact, hash, tree, ivf. Received: kind = 'forest'"),
+        ({"kind": "forest"}, "`kind` must be one of exact, hash, tree, ivf. Received: 'forest'"),
         ({"kind": "hash", "vectors": "float16"}, "`vectors`"),
         ({"kind": "hash", "reorder": 0}, "`reorder`"),
         ({"kind": "hash", "dims_per_block": 0}, "`dims_per_block`"),
         ({"kind": "hash", "anisotropic_threshold": 1.0}, "`anisotropic_threshold`"),
-        ({"kind": "hash", "leaves": 3}, "`leaves` should be 0"),
-        ({"kind": "exact", "leaves_to_search": 3}, "`leaves_to_search` should be 0"),
-        ({"kind": "tree", "leaves": 1, "leaves_to_search": 1}, "`leaves` should be at least 2"),
+        ({"kind": "hash", "leaves": 3}, "`leaves` must be 0"),
+        ({"kind": "exact", "leaves_to_search": 3}, "`leaves_to_search` must be 0"),
+        ({"kind": "tree", "leaves": 1, "leaves_to_search": 1}, "`leaves` must be at least 2"),
         ({"kind": "tree", "leaves": 10, "leaves_to_search": 11}, "`leaves_to_search`"),
-        ({"kind": "ivf"}, "`leaves` should be at least 1"),
+        ({"kind": "ivf"}, "`leaves` must be at least 1"),
         ({"kind": "ivf", "leaves": 3}, "`leaves_to_search`"),
     ],
 )
@@ -101,5 +101,5 @@ def test_impossible_recipes_are_refused(fields, message):
 
 @pytest.mark.parametrize("arguments", [{"items": 0}, {"items": 10, "k": 0}])
 def test_impossible_sizes_are_refused(arguments):
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="a whole number of at least 1"):
         recipe_for(**arguments)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import tensorflow as tf
 
+from tfebr.checks import conform, require
 from tfebr.data import text
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.roles import ColumnRoles
@@ -46,23 +47,18 @@ class FeatureSpec:
     history_queries: int = 5
 
     def __post_init__(self):
-        unknown = [g for g in self.grains if g not in text.GRAINS]
-        if unknown or not self.grains:
-            raise ConfigError(f"`grains` must name some of {', '.join(text.GRAINS)}. Received: {self.grains}.")
+        conform(self)
+        known = bool(self.grains) and set(self.grains) <= set(text.GRAINS) and len(set(self.grains)) == len(self.grains)
+        require(known, "grains", f"some of {', '.join(text.GRAINS)}, each once", self.grains)
         for name, least in (("query_lengths", 1), ("title_lengths", 0)):
             lengths = getattr(self, name)
-            if len(lengths) != len(self.grains) or min(lengths) < least:
-                raise ConfigError(
-                    f"`{name}` needs one length of at least {least} for each of the grains {self.grains}. Received: {lengths}."
-                )
-        if not any(self.title_lengths):
-            raise ConfigError(f"`title_lengths` must be above 0 for one of the grains at least. Received: {self.title_lengths}.")
+            fits = len(lengths) == len(self.grains) and min(lengths) >= least
+            require(fits, name, f"one length of at least {least} for each of the grains {', '.join(self.grains)}", lengths)
+        require(any(self.title_lengths), "title_lengths", "above 0 for one of the grains at least", self.title_lengths)
         for name in ("vocabulary_size", "min_count", "oov_buckets"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must be at least 1. Received: {getattr(self, name)}.")
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("history_items", "history_queries"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"`{name}` must not be negative. Received: {getattr(self, name)}.")
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
 
     def resolved(self, roles: ColumnRoles, users: pa.Table | None, has_users: bool) -> "FeatureSpec":
         """The spec with its columns named, and without histories where the data has no users."""

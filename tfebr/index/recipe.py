@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from tfebr.checks import check_choice, check_number, conform, require
 from tfebr.errors import ConfigError
 
 KINDS = ("exact", "hash", "tree", "ivf")
@@ -47,21 +48,22 @@ class Recipe:
     vectors: str = "float32"
 
     def __post_init__(self) -> None:
-        _require(self.kind in KINDS, "kind", self.kind, f"one of {', '.join(KINDS)}")
-        _require(self.vectors in VECTORS, "vectors", self.vectors, f"one of {', '.join(VECTORS)}")
-        _require(self.reorder >= 1, "reorder", self.reorder, "at least 1")
-        _require(self.dims_per_block >= 1, "dims_per_block", self.dims_per_block, "at least 1")
-        _require(0 <= self.anisotropic_threshold < 1, "anisotropic_threshold", self.anisotropic_threshold, "in [0, 1)")
+        conform(self)
+        check_choice("kind", self.kind, KINDS)
+        check_choice("vectors", self.vectors, VECTORS)
+        check_number("reorder", self.reorder, "[1, inf)", whole=True)
+        check_number("dims_per_block", self.dims_per_block, "[1, inf)", whole=True)
+        check_number("anisotropic_threshold", self.anisotropic_threshold, "[0, 1)")
         if self.kind in _WITH_LEAVES:
             # Items that are all the same make one partition.
             fewest = 2 if self.kind == "tree" else 1
-            _require(self.leaves >= fewest, "leaves", self.leaves, f"at least {fewest} for kind {self.kind!r}")
-            _require(1 <= self.leaves_to_search <= self.leaves, "leaves_to_search", self.leaves_to_search, f"in 1..leaves ({self.leaves})")
-        else:
-            _require(self.leaves == 0, "leaves", self.leaves, f"0 for kind {self.kind!r}, which has no partitions")
-            _require(
-                self.leaves_to_search == 0, "leaves_to_search", self.leaves_to_search, f"0 for kind {self.kind!r}, which has no partitions"
+            require(self.leaves >= fewest, "leaves", f"at least {fewest} for kind {self.kind!r}", self.leaves)
+            require(
+                1 <= self.leaves_to_search <= self.leaves, "leaves_to_search", f"in [1, `leaves` = {self.leaves}]", self.leaves_to_search
             )
+        else:
+            for name in ("leaves", "leaves_to_search"):
+                require(getattr(self, name) == 0, name, f"0 for kind {self.kind!r}, which has no partitions", getattr(self, name))
 
     def check_items(self, items: int) -> None:
         """Raises ConfigError when this recipe cannot be built over so few items."""
@@ -74,7 +76,7 @@ class Recipe:
 
     def check_server(self, server: str) -> None:
         """Raises ConfigError when the server lacks the operations that this recipe's search needs."""
-        _require(server in SERVERS, "server", server, f"one of {', '.join(SERVERS)}")
+        check_choice("server", server, SERVERS)
         if server == "stock" and self.kind in SCANN_KINDS:
             raise ConfigError(
                 f"Recipe.kind {self.kind!r} needs ScaNN's operations, which the stock image does not have (server = 'stock'). "
@@ -105,7 +107,7 @@ def recipe_for(items: int, k: int = 100, vectors: str = "float32", server: str =
     Raises:
         ConfigError: a size is not positive or the server is unknown.
     """
-    _require(k >= 1, "k", k, "at least 1")
+    check_number("k", k, "[1, inf)", whole=True)
     kind, _ = _kind_for(items, server)
     reorder = max(3 * k, 300)
     if kind == "exact":
@@ -125,8 +127,8 @@ def reason_for(items: int, server: str = "scann") -> str:
 
 
 def _kind_for(items: int, server: str) -> tuple[str, str]:
-    _require(items >= 1, "items", items, "at least 1")
-    _require(server in SERVERS, "server", server, f"one of {', '.join(SERVERS)}")
+    check_number("items", items, "[1, inf)", whole=True)
+    check_choice("server", server, SERVERS)
     if items < _EXACT_BELOW:
         return "exact", f"Fewer than {_EXACT_BELOW:,} items ({items:,}): scoring every one takes less than a millisecond, on any server."
     if server == "stock":
@@ -139,8 +141,3 @@ def _kind_for(items: int, server: str) -> tuple[str, str]:
             f"{items:,} items are too many to score every vector and few enough to score every code, and the server has ScaNN's operations."
         )
     return "tree", f"{items:,} items are too many to score every code, and the server has ScaNN's operations: its tree of partitions."
-
-
-def _require(good: bool, field: str, value: object, allowed: str) -> None:
-    if not good:
-        raise ConfigError(f"Recipe: `{field}` should be {allowed}. Received: {field} = {value!r}.")

@@ -4,13 +4,13 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.layers.heads import MultiHeadEncoder
 from tfebr.layers.item_encoder import ItemEncoder
 from tfebr.losses.pairwise_hinge import REDUCTIONS
-from tfebr.models.config import require
 from tfebr.models.retrieval_model import RetrievalModel, Tables, TrainingConfig
 from tfebr.tasks.candidates import Candidates, random_negatives_for, uniform_rows
 from tfebr.tasks.pairwise_retrieval import PairwiseRetrieval
@@ -66,6 +66,7 @@ class DPSRConfig:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
+        conform(self)
         for name in ("dim", "column_dim", "heads"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("beta", "margin"):
@@ -74,7 +75,8 @@ class DPSRConfig:
         require(self.reduction in REDUCTIONS, "reduction", f"one of {', '.join(REDUCTIONS)}", self.reduction)
         require(self.explicit_negatives >= 0, "explicit_negatives", "at least 0", self.explicit_negatives)
         require(self.explicit_weight > 0, "explicit_weight", "above 0", self.explicit_weight)
-        require(min((*self.query_hidden, *self.item_hidden), default=1) >= 1, "query_hidden and item_hidden", "positive widths", 0)
+        for name in ("query_hidden", "item_hidden"):
+            require(min(getattr(self, name), default=1) >= 1, name, "widths of at least 1", getattr(self, name))
 
 
 class QueryTower(tf.keras.Model):

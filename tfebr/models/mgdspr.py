@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfebr.checks import check_numbers, conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
@@ -14,11 +15,10 @@ from tfebr.layers.fusion import ClsFusion
 from tfebr.layers.query_unit import QueryUnit
 from tfebr.layers.windows import cut_windows, places_of
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.models.config import require
 from tfebr.models.retrieval_model import TrainingConfig
 from tfebr.models.running_average import SmoothedModel, check_smoothing
 from tfebr.tasks.candidates import Candidates, uniform_rows
-from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval
+from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval, check_mix
 
 _DAY = 86_400
 
@@ -97,18 +97,16 @@ class MGDSPRConfig:
     training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(epochs=2, learning_rate=0.1, clip_norm=3.0))
 
     def __post_init__(self):
+        conform(self)
         for name in ("dim", "heads", "unit_depth", "lstm_layers", "column_dim", "hard"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.dim % self.heads == 0, "heads", f"a divisor of `dim` = {self.dim}", self.heads)
         require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
         for name in ("seconds", "lengths"):
-            values = getattr(self, name)
-            require(len(values) == 3 and min(values) >= 1, name, "three positive numbers", values)
+            check_numbers(name, getattr(self, name), 3, "[1, inf)", whole=True)
         require(tuple(sorted(self.seconds)) == tuple(self.seconds), "seconds", "in ascending order", self.seconds)
         require(self.temperature > 0, "temperature", "above 0", self.temperature)
-        if self.mix is not None:
-            fits = len(self.mix) == 2 and 0 <= self.mix[0] < self.mix[1] <= 1
-            require(fits, "mix", "two numbers a, b with 0 <= a < b <= 1, or null", self.mix)
+        check_mix(self.mix)
         require(self.random_negatives >= 0, "random_negatives", "at least 0", self.random_negatives)
         check_smoothing(self.smoothing, self.teacher_decay)
         require(len(self.features.grains) == 3, "features.grains", "three grains: of q_1gram, q_2gram and q_seg", self.features.grains)

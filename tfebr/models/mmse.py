@@ -7,6 +7,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
@@ -19,7 +20,6 @@ from tfebr.layers.user_encoder import UserEncoder
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.multi_grained import FORMS
-from tfebr.models.config import require
 from tfebr.models.retrieval_model import Tables, TrainingConfig
 from tfebr.models.running_average import SmoothedModel, check_smoothing
 from tfebr.tasks.candidates import Candidates, uniform_rows
@@ -100,12 +100,14 @@ class MMSEConfig:
     training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(epochs=2, learning_rate=0.02, clip_norm=3.0))
 
     def __post_init__(self):
+        conform(self)
         for name in ("dim", "column_dim", "heads", "clicked", "random_negatives"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.dim % self.heads == 0, "heads", f"a divisor of `dim` = {self.dim}", self.heads)
         for name in ("depth", "ordered", "unclicked", "ranking_weight"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        require(min((*self.query_hidden, *self.item_hidden), default=1) >= 1, "query_hidden and item_hidden", "positive widths", 0)
+        for name in ("query_hidden", "item_hidden"):
+            require(min(getattr(self, name), default=1) >= 1, name, "widths of at least 1", getattr(self, name))
         for name, known in (("fusion", FUSIONS), ("objective", OBJECTIVES), ("row_reduction", ROW_REDUCTIONS), ("form", FORMS)):
             require(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
         require(self.unclicked_as in UNCLICKED, "unclicked_as", f"one of {', '.join(UNCLICKED)}", self.unclicked_as)

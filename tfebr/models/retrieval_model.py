@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
-from tfebr.models.config import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,14 @@ class TrainingConfig:
     supervision_share: float = 0.1
 
     def __post_init__(self):
+        conform(self)
         for name in ("batch_size", "epochs"):
-            require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
-        require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
-        require(self.initial_accumulator > 0, "training.initial_accumulator", "above 0", self.initial_accumulator)
-        require(self.clip_norm is None or self.clip_norm > 0, "training.clip_norm", "above 0, or null", self.clip_norm)
-        require(0 <= self.seed < 2**32, "training.seed", "in [0, 2^32)", self.seed)
-        require(0 < self.supervision_share < 1, "training.supervision_share", "between 0 and 1", self.supervision_share)
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        require(self.initial_accumulator > 0, "initial_accumulator", "above 0", self.initial_accumulator)
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
+        require(0 <= self.seed < 2**32, "seed", "in [0, 2^32)", self.seed)
+        require(0 < self.supervision_share < 1, "supervision_share", "between 0 and 1", self.supervision_share)
 
 
 @dataclasses.dataclass(frozen=True)

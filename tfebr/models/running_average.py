@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
+from tfebr.checks import require
 from tfebr.data.features import Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.models.config import require
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.tasks.frequency import StreamingFrequency, pool_log_probability
 

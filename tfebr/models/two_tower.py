@@ -5,10 +5,10 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
-from tfebr.models.config import require
 from tfebr.models.retrieval_model import RetrievalModel, Tables, TrainingConfig
 
 
@@ -29,6 +29,7 @@ class TwoTowerConfig:
     training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(learning_rate=0.1))
 
     def __post_init__(self):
+        conform(self)
         require(self.dim >= 1, "dim", "at least 1", self.dim)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_number, conform
 
 _INTEGERS = {
     "items": (200, 50_000_000),
@@ -43,14 +43,11 @@ class SimulatorConfig:
     exploration_share: float = 0.05
 
     def __post_init__(self):
+        conform(self)
         for name, (low, high) in _INTEGERS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ConfigError(f"`{name}` should be a whole number from {low:,} to {high:,}. Received: `{name}` = {value!r}.")
+            check_number(name, getattr(self, name), f"[{low}, {high}]", whole=True)
         for name, share in _SHARES.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= share:
-                raise ConfigError(f"`{name}` should be a share from 0 to {share}. Received: `{name}` = {value!r}.")
+            check_number(name, getattr(self, name), f"[0, {share}]")
 
 
 PRESETS = {
