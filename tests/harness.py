@@ -1,5 +1,6 @@
 """The checks that every layer, loss, model and servable has to pass, each set in one call."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from program_state import unchanged
 
 from tfebr.data.batches import evaluation_batches, training_batches
 from tfebr.data.item_ids import ItemIds
@@ -128,8 +130,12 @@ def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool, w
         width: of a vector, where it is not the config's `dim`.
     """
     width = width or run.config.dim
-    model, shards = run.new_model(), run.shards("train")
-    same, other_seed = run.new_model(), tf.keras.utils.set_random_seed(99) or run.model_class(run.config, run.featurizer, run.table)
+    with unchanged(7):
+        model, shards = run.new_model(), run.shards("train")
+    tf.keras.utils.set_random_seed(99)
+    same = run.new_model()
+    training = dataclasses.replace(run.config.training, seed=run.config.training.seed + 1)
+    other_seed = run.model_class(dataclasses.replace(run.config, training=training), run.featurizer, run.table)
     assert [v.name for v in model.variables] == [v.name for v in same.variables]
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), same.get_weights(), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(model.get_weights(), other_seed.get_weights(), strict=True))
@@ -137,6 +143,7 @@ def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool, w
     batch = next(iter(training_batches(shards, run.featurizer, 64, seed=5, epochs=1)))
     batch.pop("request_id")
     step, losses = tf.function(model.train_step), []
+    assert not _stateful_draws(step.get_concrete_function(batch)), "training draws from a generator that no checkpoint holds"
     for _ in range(8):
         losses.append(float(step(batch)["loss"]))
     assert np.isfinite(losses).all()
@@ -161,6 +168,13 @@ def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool, w
     np.testing.assert_array_equal(same.corpus_embeddings(), items)
     np.testing.assert_array_equal(same.embed_queries(batch), queries)
     _check_raw_encoders(run, model, items)
+
+
+def _stateful_draws(graph: Any) -> set[str]:
+    """Operations of a traced function that draw at random from a state of their own."""
+    definition = graph.graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return {node.op for node in nodes if "seed2" in node.attr or node.op.startswith("StatefulRandom")}
 
 
 def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:

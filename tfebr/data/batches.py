@@ -58,8 +58,9 @@ def training_batches(
         by_position = inverse_propensity(propensities, np.arange(len(propensities)), _LARGEST_CONFIDENCE / propensities[0])
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        # A shuffle seeded by a tensor compares it with the graph's own seed, and fails where that is 0.
-        tf.random.set_seed(1)
+        # Of this function's own graph: it would inherit the program's seed, every order would depend on that, and a shuffle seeded by a
+        # tensor fails where it is 0.
+        tf.compat.v1.set_random_seed(1)
         records = _shuffled_records(shards, seed, number, labelled=False)
         if supervision is not None:
             labelled = _shuffled_records(supervision, seed, number, labelled=True).repeat()

@@ -4,7 +4,6 @@ import itertools
 import logging
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,8 +14,12 @@ from tfebr.data import text
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.ranking import Ranking, ordering_keys
 
-# The library lowers its logger to DEBUG when it is imported.
-logging.getLogger("bm25s").setLevel(logging.WARNING)
+# The library lowers its logger to DEBUG when it is imported; what the program has set for it is to stay.
+_logger = logging.getLogger("bm25s")
+_level = _logger.level
+import bm25s  # noqa: E402
+
+_logger.setLevel(_level)
 
 _TEXTS_AT_ONCE = 8192
 # Scripts that put no space between words, or, as Korean, join to a word what others put beside it.

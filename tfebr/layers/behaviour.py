@@ -11,7 +11,7 @@ class RealTimeEncoder(tf.keras.layers.Layer):
 
     Source: MGDSPR, R_lstm and R_self. `attend` then gives H_real.
 
-    Call: events oldest first and left-aligned, mask bool [batch, length]. Outputs at masked places are zeros.
+    Call: events oldest first and left-aligned, mask bool [batch, length], seed as in `LSTMStack`. Outputs at masked places are zeros.
 
     Args:
         dim: width of the LSTM and the output.
@@ -25,8 +25,8 @@ class RealTimeEncoder(tf.keras.layers.Layer):
         self.lstm = LSTMStack(dim, layers, dropout, name="lstm")
         self.attention = SelfAttention(heads, name="attention")
 
-    def call(self, events: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        return self.attention(self.lstm(events, mask, training=training), mask)
+    def call(self, events: tf.Tensor, mask: tf.Tensor, training: bool | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
+        return self.attention(self.lstm(events, mask, training=training, seed=seed), mask)
 
     def get_config(self):
         return super().get_config() | {"dim": self.dim, "layers": self.layers, "dropout": self.dropout, "heads": self.heads}

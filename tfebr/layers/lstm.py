@@ -11,7 +11,8 @@ class LSTMStack(tf.keras.layers.Layer):
     Each cell is `tf.keras.layers.LSTMCell`, weights and all, and each layer reads its input through dropout when training.
     That the dropout stands there, and the residual connections where input and output have one meaning, is reconstructed.
 
-    Call: inputs left-aligned, mask bool [batch, length] true for the first places of each row. Outputs at masked places are zeros.
+    Call: inputs left-aligned, mask bool [batch, length] true for the first places of each row, and a `seed`, int [2], of what is dropped:
+    one seed drops the same. Without a seed it is drawn from TensorFlow's global generator. Outputs at masked places are zeros.
 
     Args:
         units: width of the state.
@@ -23,14 +24,13 @@ class LSTMStack(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.units, self.layers, self.dropout = units, layers, dropout
         self.cells = [tf.keras.layers.LSTMCell(units, name=f"cell_{number}") for number in range(layers)]
-        self.drop = tf.keras.layers.Dropout(dropout, name="dropout")
 
     def build(self, input_shape):
         for number, cell in enumerate(self.cells):
             cell.build([None, self.units if number else input_shape[-1]])
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, mask: tf.Tensor, training: bool | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
         lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         # Longest rows first: the rows that go on after a step are then the first rows of that step.
         order = tf.argsort(lengths, direction="DESCENDING", stable=True)
@@ -42,10 +42,15 @@ class LSTMStack(tf.keras.layers.Layer):
 
         values = tf.gather_nd(inputs, places)
         for number, cell in enumerate(self.cells):
-            states = _recur(cell, self.drop(values, training=training), counts)
+            states = _recur(cell, self._drop(values, number, seed) if training and self.dropout else values, counts)
             values = values + states if number else states
         padded = tf.scatter_nd(places, values, tf.concat([tf.shape(inputs, tf.int64)[:2], [self.units]], axis=0))
         return tf.ensure_shape(padded, [*inputs.shape[:2], self.units])
+
+    def _drop(self, values: tf.Tensor, layer: int, seed: tf.Tensor | None) -> tf.Tensor:
+        if seed is None:
+            return tf.nn.dropout(values, self.dropout)
+        return tf.nn.experimental.stateless_dropout(values, self.dropout, tf.random.experimental.stateless_fold_in(seed, layer))
 
     def get_config(self):
         return super().get_config() | {"units": self.units, "layers": self.layers, "dropout": self.dropout}

@@ -134,13 +134,12 @@ class DPSR(RetrievalModel):
             stop_weights=config.stop_attention,
             explicit_weight=config.explicit_weight,
         )
-        self.build_towers()
+        self.build_towers(config.training.seed)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         config = self.config
         negatives = random_negatives_for(config.alpha, config.training.batch_size)
-        seed = tf.stack([tf.cast(config.training.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
-        pool = tf.concat([batch["positive"], uniform_rows(negatives, self.items, seed)], axis=0)
+        pool = tf.concat([batch["positive"], uniform_rows(negatives, self.items, self.step_seed())], axis=0)
         explicit = batch["negatives"][:, : config.explicit_negatives]
         everything = tf.concat([pool, tf.reshape(explicit, [-1])], axis=0)
         distinct, position = tf.unique(everything)

@@ -167,9 +167,9 @@ class QueryTower(tf.keras.Model):
         self.fusion = ClsFusion(config.heads, name="fusion") if config.trm else tf.keras.layers.Dense(config.dim, name="fusion")
         self.sum = Sum(config)
 
-    def call(self, features: Batch, training: bool = False) -> tf.Tensor:
+    def call(self, features: Batch, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
         query = self._query_rows(features)
-        rows = [query, *self._behaviour(features, query, training)] if self.reads_items else [query]
+        rows = [query, *self._behaviour(features, query, training, seed)] if self.reads_items else [query]
         fused = self.fusion(tf.concat(rows, axis=1) if self.config.trm else tf.concat([tf.reduce_mean(r, axis=1) for r in rows], axis=1))
         text = tf.add_n([self.text[grain](features[f"query_{grain}"]) for grain in _title_grains(self.config)])
         return self.sum(fused, text)[:, None]
@@ -182,7 +182,7 @@ class QueryTower(tf.keras.Model):
         past = features[f"history_query_{self.grains[2]}"]
         return self.unit(one, two, words, past if self.config.use_history else past[:, :0])
 
-    def _behaviour(self, features: Batch, query: tf.Tensor, training: bool) -> list[tf.Tensor]:
+    def _behaviour(self, features: Batch, query: tf.Tensor, training: bool, seed: tf.Tensor | None) -> list[tf.Tensor]:
         """H_real, H_short and H_long, each with as many rows as the query."""
         # Most users have done far less than what a history may hold.
         longest = tf.reduce_max(tf.where(features["history_items"] > 0, tf.range(1, features["history_items"].shape[1] + 1), 0))
@@ -197,7 +197,7 @@ class QueryTower(tf.keras.Model):
         real_time, short_term = (
             p.padded(e) for p, e in zip(places, tf.split(events, [tf.size(p.history) // 2 for p in places]), strict=True)
         )
-        real_time = self.real_time(real_time, places[0].present, training=training)
+        real_time = self.real_time(real_time, places[0].present, training=training, seed=seed)
         short_term = self.short_term(short_term, places[1].present)
         return [
             attend(query, real_time, places[0].present),
@@ -248,7 +248,7 @@ class MGDSPR(SmoothedModel):
         self.task = SoftmaxRetrieval(config.temperature, mix, config.hard, config.stop_gradient, config.logq, smoothing=config.smoothing)
         if config.logq or config.smoothing.sampling:
             self.keep_draws()
-        self.build_towers()
+        self.build_towers(config.training.seed)
         if config.teacher_decay is not None:
             self.keep_teacher(featurizer, table, *self._new_towers(featurizer))
 
@@ -257,8 +257,7 @@ class MGDSPR(SmoothedModel):
         return QueryTower(self.config, tables), ItemTower(self.config, tables)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        config, step = self.config, tf.cast(self.optimizer.iterations, tf.int64)
-        seed = tf.stack([tf.cast(config.training.seed, tf.int64), step])
+        config, seed = self.config, self.step_seed()
         pool = tf.concat([batch["positive"], uniform_rows(config.random_negatives, self.items, seed)], axis=0)
         self.count_draws(batch["positive"])
         distinct, position = tf.unique(pool)
@@ -269,5 +268,5 @@ class MGDSPR(SmoothedModel):
             taught = tf.gather(self.teacher.embed_items(distinct), position)
             teacher_scores = tf.matmul(self.teacher.embed_queries(batch)[:, 0], taught, transpose_b=True)
         weights = batch["positive_confidence"] if config.debias else None
-        queries = self.embed_queries(batch, training)
+        queries = self.embed_queries(batch, training, seed + 2)
         return self.task(queries, candidates, batch["known_positives"], seed + 1, teacher_scores, weights)

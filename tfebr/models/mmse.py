@@ -192,7 +192,7 @@ class MMSE(SmoothedModel):
         )
         if config.smoothing.sampling:
             self.keep_draws()
-        self.build_towers()
+        self.build_towers(config.training.seed)
         if config.teacher_decay is not None:
             self.keep_teacher(featurizer, table, *self._new_towers(featurizer))
 
@@ -205,8 +205,7 @@ class MMSE(SmoothedModel):
         return query_tower, ItemTower(self.config, tables, ids, personal)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        config, step = self.config, tf.cast(self.optimizer.iterations, tf.int64)
-        seed = tf.stack([tf.cast(config.training.seed, tf.int64), step])
+        config, seed = self.config, self.step_seed()
         stages = tf.minimum(batch["stages"], int(Stage.CLICKED)) if config.click_only else batch["stages"]
         counts = config.ordered, config.clicked, config.unclicked
         mined = mine_stages(batch["items"], stages, batch["positions"], *counts, config.near, seed + 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
+from tfebr.models.seeds import drawn_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,7 @@ class RetrievalModel(tfrs.Model):
     """
 
     Config: type
+    config: Any
     reads_events = False
     reads_item_ids = False
     query_tower: tf.keras.Model
@@ -101,24 +104,30 @@ class RetrievalModel(tfrs.Model):
         columns = table.tensors()
         self._columns = lambda: columns
 
-    def build_towers(self) -> None:
-        """Creates all variables, by embedding nothing."""
+    def build_towers(self, seed: int) -> None:
+        """Creates all variables, their first values drawn from the seed, by embedding nothing."""
         spec = self.spec
         batch = {f"query_{g}": tf.zeros([0, n], tf.int32) for g, n in zip(spec.grains, spec.query_lengths, strict=True)}
         lengths = zip(spec.grains, spec.query_lengths, strict=True)
         batch |= {f"history_query_{g}": tf.zeros([0, spec.history_queries, n], tf.int32) for g, n in lengths}
         batch |= {name: tf.zeros([0, spec.history_items], tf.int32) for name in ("history_items", "history_stages", "history_ages")}
         batch |= {f"user_{c}": tf.zeros([0], tf.int32) for c in spec.user_columns or ()}
-        self.embed_queries(batch)
-        self.embed_items(tf.zeros([0], tf.int32))
+        with drawn_from(seed):
+            self.embed_queries(batch)
+            self.embed_items(tf.zeros([0], tf.int32))
+
+    def step_seed(self) -> tf.Tensor:
+        """int64 [2]: the config's seed and the step. What else is random in training comes from here, so that a resumed run draws alike."""
+        return tf.stack([tf.constant(self.config.training.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
 
     def history_columns(self) -> dict[str, tf.Tensor]:
         """The item table's columns that histories are read through."""
         return {c: self._columns()[c] for c in self.spec.item_columns or ()}
 
-    def embed_queries(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """A batch of ids -> float [batch, heads, dim]."""
-        return self.query_tower(join_history(batch, self.history_columns()), training=training)
+    def embed_queries(self, batch: Batch, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """A batch of ids -> float [batch, heads, dim]; `seed`, int [2], is for towers that draw at random when training."""
+        drawn = {} if seed is None else {"seed": seed}
+        return self.query_tower(join_history(batch, self.history_columns()), training=training, **drawn)
 
     def embed_items(self, rows: tf.Tensor, training: bool = False) -> tf.Tensor:
         """int32 [n] item rows (from 1) -> float [n, dim]. The tower reads the table's columns and the row itself, as `item`."""

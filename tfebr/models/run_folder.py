@@ -111,7 +111,6 @@ class RunFolder:
 
     def new_model(self) -> RetrievalModel:
         """The model with fresh weights, drawn from the config's seed, and its optimizer."""
-        tf.keras.utils.set_random_seed(self.config.training.seed)
         model = self.model_class(self.config, self.featurizer, self.table)  # type: ignore[call-arg]
         training = self.config.training
         model.compile(

@@ -46,7 +46,8 @@ class RunningAverage(RetrievalModel):
         super().__init__(featurizer, table)
         self.query_tower, self.item_tower = query_tower, item_tower
         self.decay, self.every = decay, every
-        self.build_towers()
+        # The values are replaced.
+        self.build_towers(seed=0)
         pairs = list(zip(_weights(self), _weights(model), strict=True))
         for own, followed in pairs:
             own.assign(followed)

@@ -69,7 +69,7 @@ class TwoTower(RetrievalModel):
         # TFRS sums by default; the mean keeps the learning rate independent of the batch size.
         loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
         self.task = tfrs.tasks.Retrieval(loss=loss, remove_accidental_hits=True)
-        self.build_towers()
+        self.build_towers(config.training.seed)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         queries = self.embed_queries(batch, training)[:, 0]

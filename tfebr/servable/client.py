@@ -23,6 +23,8 @@ _FRESH = 5.0
 # Versions may be replaced while a call is under way, but not so often.
 _MOVES = 5
 T = TypeVar("T")
+# Of its own: the program's generator is left alone, and a forked process does not pause as its parent does.
+_jitter = random.SystemRandom()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Client:
                 said = f"{self._target}: no answer within {self._timeout:g} seconds. Allow more time, or send fewer rows in a request."
                 raise ServerError(said) from None
             except UnavailableError:
-                pause = _FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)
+                pause = _FIRST_PAUSE * 2**attempt * _jitter.uniform(0.5, 1.0)
                 if attempt == self._retries or time.monotonic() + pause >= end:
                     raise
                 time.sleep(pause)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -100,9 +101,15 @@ def latest(base: str | os.PathLike) -> Path:
 def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, target: Path) -> None:
     # The list is an assertion: an operation of any other library would be refused by every server.
     options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann", "TFText"])
-    with tensorflow_disk_errors(target):
-        tf.saved_model.save(servable, str(folder), signatures=functions, options=options)
-        slim(folder)
+    absl = logging.getLogger("absl")
+    level = absl.level
+    try:
+        with tensorflow_disk_errors(target):
+            tf.saved_model.save(servable, str(folder), signatures=functions, options=options)
+            slim(folder)
+    finally:
+        # TensorFlow sets it while it looks at attributes, and does not put back what was there.
+        absl.setLevel(level)
 
 
 def _warm_up_requests(functions: dict[str, Any], samples: Mapping[str, Sequence]) -> list[tuple[str, Tensors]]:
