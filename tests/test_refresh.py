@@ -25,7 +25,6 @@ from tfebr.files import read_json, write_json
 from tfebr.models.encoders import RawItemEncoder
 from tfebr.models.mgdspr import MGDSPRConfig
 from tfebr.models.run_folder import RunFolder, prepare_run
-from tfebr.publish import read_catalogue
 from tfebr.refresh import catalogue_vectors, content_hashes, rows_of_hashes
 from tfebr.servable import check
 from tfebr.servable.manifest import read_manifest
@@ -278,14 +277,14 @@ def test_a_folder_of_files_is_one_catalogue(tiny_shop, tmp_path):
     table = tiny_shop.catalogue().table
     for number in range(3):
         Catalogue(table.slice(200 * number, 200)).write(tmp_path / f"part-{number}.parquet")
-    assert read_catalogue(tmp_path).table.equals(table)
-    assert read_catalogue(tiny_shop.path).table.equals(table)
+    assert Catalogue.read(tmp_path).table.equals(table)
+    assert Catalogue.read(tiny_shop.path).table.equals(table)
     Catalogue(table.slice(5, 1)).write(tmp_path / "part-9.parquet")
     with pytest.raises(DataError, match="repeats row 5"):
-        read_catalogue(tmp_path)
+        Catalogue.read(tmp_path)
     Catalogue(pa.table({"item_id": ["x"], "title": ["x"], "brand": [1.0]})).write(tmp_path / "part-9.parquet")
     with pytest.raises(DataError, match="do not have the same columns"):
-        read_catalogue(tmp_path)
+        Catalogue.read(tmp_path)
 
 
 @pytest.fixture

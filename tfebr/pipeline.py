@@ -31,6 +31,7 @@ from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder, prepare_run
 from tfebr.models.training import fit
 from tfebr.models.zoo import model_class
+from tfebr.progress import tell
 from tfebr.publish import check_unchanged, export, export_shards, refresh
 
 __all__ = [
@@ -70,10 +71,11 @@ def train(
     """
     folder = DataFolder(data)
     settings: Any = from_dict(model_class(model).Config, config or {}, model)
+    labels = DataFolder(supervision) if supervision else None
+    tell([*folder.check(quiet), *(labels.check(quiet) if labels else ())])
     split = None
     if folder.has_log:
         split = split_time(folder.log(), test_share) if test_from is None else test_from
-    labels = DataFolder(supervision) if supervision else None
     prepared = prepare_run(run, model, settings, folder, split, labels, quiet)
     fit(prepared, quiet)
     return prepared

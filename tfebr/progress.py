@@ -3,9 +3,10 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
@@ -58,3 +59,9 @@ def progress(title: str, total: int | None, unit: str, quiet: bool = False) -> I
 
     yield advance_plain
     print(f"{title}: {done:,} {unit} in {time.monotonic() - start:.1f} s, {rate()} {note_now}".rstrip(), file=sys.stderr, flush=True)
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Says on stderr, once each, what was done that the person did not ask for."""
+    for note in dict.fromkeys(notes):
+        console.print(f"[dim]note:[/dim] {escape(note)}", soft_wrap=True, highlight=False)

@@ -16,13 +16,14 @@ from tfebr.data.batches import evaluation_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
 from tfebr.data.query_intent import IntentTables, QueryIntent
-from tfebr.errors import ArtifactError, ConfigError, DataError
+from tfebr.errors import ArtifactError, ConfigError
 from tfebr.index.attributes import ItemAttributes, filter_columns
 from tfebr.index.recall import build
 from tfebr.index.recipe import recipe_for
 from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
+from tfebr.progress import tell
 from tfebr.refresh import catalogue_vectors
 from tfebr.servable.check import complete_inputs
 from tfebr.servable.filters import filter_clauses
@@ -136,7 +137,8 @@ def refresh(
         DataError: the catalogue is bad or lacks a column that the model reads.
         ArtifactError: the run has lost its copy of the catalogue that it was trained on.
     """
-    folder, found = RunFolder(run), read_catalogue(catalogue)
+    folder, found = RunFolder(run), Catalogue.read(catalogue)
+    tell(found.notes)
     name = name or folder.model_name
     shards = len(_shard_folders(folder, name)) or 1
     base = folder.path / "servable" / (name if shards == 1 else _shard_name(name, 0))
@@ -157,19 +159,6 @@ def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
             f"{run.data.path}: the catalogue has changed since {run.path} was trained. Train again, or publish the new catalogue with the "
             f"towers as they are: `tfebr refresh {run.path} {run.data.path}`."
         )
-
-
-def read_catalogue(path: str | os.PathLike) -> Catalogue:
-    """A catalogue from a Parquet file, a data folder, or a folder of Parquet files, which are read in the order of their names."""
-    folder = Path(path)
-    parts = [] if (folder / "catalogue.parquet").exists() else sorted(folder.glob("*.parquet"))
-    if not parts:
-        return Catalogue.read(folder)
-    try:
-        table = pa.concat_tables([Catalogue.read(part).table for part in parts], promote_options="default")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{folder}: its files do not have the same columns: {error}") from error
-    return Catalogue(table, str(folder))
 
 
 def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, settings: _Settings) -> Published:
@@ -258,7 +247,8 @@ def _questions(table: pa.Table, attributes: ItemAttributes | None) -> list[dict[
     questions: list[dict[str, list]] = [{"query": ["", titles[0], "unknownword"]}, {"query": titles}]
     if attributes is not None:
         first = {name: table[name][0].as_py() for name in attributes.columns}
-        clauses = filter_clauses({name: value for name, value in first.items() if value != ""}, attributes.columns)
+        known = {name: value for name, value in first.items() if value != "" and value == value}
+        clauses = filter_clauses(known, attributes.columns)
         questions.append({"query": titles, "filter": [clauses, []][: len(titles)]})
     return questions
 

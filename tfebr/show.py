@@ -1,5 +1,6 @@
 """Results for people: tables of systems, of found items and of published versions."""
 
+import math
 import sys
 from typing import Any
 
@@ -47,8 +48,15 @@ def results_table(title: str, ids: list[str], scores: list[float], catalogue: An
     rows = catalogue.rows_of(ids) if catalogue is not None else [-1] * len(ids)
     for rank, (item, score, row) in enumerate(zip(ids, scores, rows, strict=True), 1):
         cells = [catalogue.table[c][int(row)].as_py() if row >= 0 else "" for c in details]
-        table.add_row(str(rank), f"{score:.3f}", item, *(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
+        table.add_row(str(rank), f"{score:.3f}", item, *map(_cell, cells))
     return table
+
+
+def _cell(value: Any) -> str:
+    """Nothing for a number that the catalogue does not have."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.2f}"
+    return str(value)
 
 
 def versions_table(versions: list[Any]) -> Table:

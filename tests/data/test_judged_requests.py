@@ -56,9 +56,11 @@ def test_judgments_in_chunks_and_splits(tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 100])
-def test_it_is_a_valid_search_log(tmp_path, batch_size):
+def test_it_is_a_valid_search_log_but_for_its_time(tmp_path, batch_size):
     judgments = judged(["q1", "q2", "q3"], [("q1", "a", 3.0), ("q3", "b", 1.0)])
-    assert write_log(tmp_path / "log", requests_of(judgments, batch_size)) == 3
-    assert [r for b in SearchLog(tmp_path / "log").batches() for r in b.to_pylist()] == [
-        r for b in requests_of(judgments) for r in b.to_pylist()
-    ]
+    wanted = [r | {"time": 1_704_067_200} for b in requests_of(judgments) for r in b.to_pylist()]
+    batches = (
+        pa.RecordBatch.from_pylist([r | {"time": 1_704_067_200} for r in b.to_pylist()], SCHEMA) for b in requests_of(judgments, batch_size)
+    )
+    assert write_log(tmp_path / "log", batches) == 3
+    assert [r for b in SearchLog(tmp_path / "log").batches() for r in b.to_pylist()] == wanted

@@ -58,12 +58,12 @@ def test_written_judgments_read_back(tmp_path, judgments):
 @pytest.mark.parametrize(
     ("bad_queries", "bad_qrels", "words"),
     [
-        (queries().drop_columns(["split"]), qrels(), ["`queries`", "split", "Received: query_id, query"]),
-        (queries(), qrels().drop_columns(["relevance"]), ["`qrels`", "relevance"]),
-        (queries(("q1", "x", "test")), qrels(("q1", "a", 1.0), ("q9", "a", 1.0)), ["qrels row 1", "'q9'", "not among the queries"]),
-        (queries(("q1", "x", "test"), ("q1", "y", "test")), qrels(), ["queries row 1", "'q1'", "more than once"]),
-        (queries(("q1", "x", "test")), qrels(("q1", "a", 1.0), ("q1", "b", math.nan)), ["qrels row 1", "`relevance`", "finite"]),
-        (queries(("q1", "x", "test")), qrels(("q1", "a", None)), ["qrels row 0", "`relevance`", "finite"]),
+        (queries().drop_columns(["split"]), qrels(), ["queries: column `split` is missing", "Received columns: query_id, query"]),
+        (queries(), qrels().drop_columns(["relevance"]), ["qrels: column `relevance` is missing"]),
+        (queries(("q1", "x", "test")), qrels(("q1", "a", 1.0), ("q9", "a", 1.0)), ["qrels: row 1", "'q9'", "not among the queries"]),
+        (queries(("q1", "x", "test"), ("q1", "y", "test")), qrels(), ["queries: row 1, column `query_id`", "'q1' repeats row 0"]),
+        (queries(("q1", "x", "test")), qrels(("q1", "a", 1.0), ("q1", "b", math.nan)), ["qrels: row 1", "`relevance`", "finite"]),
+        (queries(("q1", "x", "test")), qrels(("q1", "a", None)), ["qrels: row 0", "`relevance`", "finite"]),
     ],
     ids=["queries column", "qrels column", "unknown query", "repeated query", "nan", "null"],
 )
@@ -81,7 +81,7 @@ def test_missing_and_truncated_files_are_named(tmp_path, judgments):
     for name in ("qrels.parquet", "queries.parquet"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(DataError, match=r"not readable.*truncated") as caught:
+        with pytest.raises(DataError, match=r"not a readable Parquet file.*truncated") as caught:
             Judgments.read(tmp_path)
         assert str(tmp_path) in str(caught.value)
         (tmp_path / name).write_bytes(whole)

@@ -17,6 +17,7 @@ from tfebr.evaluation.ranking import Ranking
 from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, split_time
 
 ITEMS = 12
+START = 1_704_067_200  # 2024
 
 
 def catalogue() -> Catalogue:
@@ -39,7 +40,7 @@ def log_of(path, rows: list[tuple], rows_per_file: int = 500_000) -> SearchLog:
 def random_rows(n: int, seed: int) -> list[tuple]:
     """Requests with Zipf-like queries, repeated and unknown items, and every stage."""
     random = plain_random.Random(seed)
-    rows, time = [], 1000
+    rows, time = [], START
     for i in range(n):
         time += random.choice([0, 0, 1, 5])
         shown = [(f"i{random.randrange(ITEMS + 3)}", random.choice([0, 0, 0, 1, 2, 3])) for _ in range(random.randrange(6))]
@@ -91,23 +92,23 @@ def test_held_out_equals_a_plain_pass_over_the_log(tmp_path, monkeypatch, seed, 
 def test_bands_split_the_earlier_traffic_in_thirds_and_ignore_later_requests(tmp_path):
     earlier = ["a"] * 3 + ["b"] * 3 + ["c"] * 2 + ["d"]
     click = [("i0", Stage.CLICKED)]
-    rows = [(f"r{i}", 10, "", query, []) for i, query in enumerate(earlier)]
-    rows += [(f"h{i}", 20, "", query, click) for i, query in enumerate(["d"] * 50 + ["a", "b", "c", "new"])]
-    held = held_out(log_of(tmp_path / "log", rows), catalogue(), start_time=20)
+    rows = [(f"r{i}", START, "", query, []) for i, query in enumerate(earlier)]
+    rows += [(f"h{i}", START + 10, "", query, click) for i, query in enumerate(["d"] * 50 + ["a", "b", "c", "new"])]
+    held = held_out(log_of(tmp_path / "log", rows), catalogue(), start_time=START + 10)
     assert dict(zip(held.queries, held.bands, strict=True)) == {"a": "head", "b": "torso", "c": "tail", "d": "tail", "new": "tail"}
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_any_batch_size(tmp_path, monkeypatch):
     log = log_of(tmp_path / "log", random_rows(300, 1))
-    everything = held_out(log, catalogue(), 1100)
-    sample = held_out(log, catalogue(), 1100, max_requests=20, seed=3)
+    everything = held_out(log, catalogue(), START + 100)
+    sample = held_out(log, catalogue(), START + 100, max_requests=20, seed=3)
     assert len(sample) == 20
     assert set(as_text(sample)) <= set(as_text(everything))
     assert sample.times.tolist() == sorted(sample.times.tolist())
     monkeypatch.setattr(requests, "_REQUESTS_AT_ONCE", 11)
-    assert as_tuples(held_out(log, catalogue(), 1100, max_requests=20, seed=3)) == as_tuples(sample)
-    assert as_tuples(held_out(log, catalogue(), 1100, max_requests=20, seed=4)) != as_tuples(sample)
-    assert as_tuples(held_out(log, catalogue(), 1100, max_requests=10_000)) == as_tuples(everything)
+    assert as_tuples(held_out(log, catalogue(), START + 100, max_requests=20, seed=3)) == as_tuples(sample)
+    assert as_tuples(held_out(log, catalogue(), START + 100, max_requests=20, seed=4)) != as_tuples(sample)
+    assert as_tuples(held_out(log, catalogue(), START + 100, max_requests=10_000)) == as_tuples(everything)
 
 
 def as_text(held: HeldOut) -> list[str]:
@@ -116,9 +117,9 @@ def as_text(held: HeldOut) -> list[str]:
 
 def test_a_sample_is_uniform(tmp_path, monkeypatch):
     monkeypatch.setattr(requests, "_REQUESTS_AT_ONCE", 5)
-    rows = [(f"r{i}", 10 + i, "", "q", [("i1", Stage.CLICKED)]) for i in range(20)]
+    rows = [(f"r{i}", START + i, "", "q", [("i1", Stage.CLICKED)]) for i in range(20)]
     log, shop = log_of(tmp_path / "log", rows), catalogue()
-    drawn = Counter(r for seed in range(150) for r in held_out(log, shop, 10, max_requests=5, seed=seed).request_ids)
+    drawn = Counter(r for seed in range(150) for r in held_out(log, shop, START, max_requests=5, seed=seed).request_ids)
     # 150 draws of 5 of 20: each request is expected 37.5 times with a standard deviation of 5.3.
     assert min(drawn[f"r{i}"] for i in range(20)) > 37.5 - 5 * 5.3
     assert max(drawn[f"r{i}"] for i in range(20)) < 37.5 + 5 * 5.3
@@ -129,17 +130,17 @@ def test_a_sample_is_uniform(tmp_path, monkeypatch):
     [
         ({"start_time": 10, "end_time": 10}, ConfigError, "`end_time` = 10"),
         ({"start_time": 10, "max_requests": 0}, ConfigError, "`max_requests` = 0"),
-        ({"start_time": 99}, DataError, "no request at or after time 99 has a click"),
+        ({"start_time": START + 1}, DataError, f"no request at or after time {START + 1} has a click"),
     ],
 )
 def test_an_impossible_part_is_refused(tmp_path, options, error, message):
-    log = log_of(tmp_path / "log", [("r", 10, "", "q", [("i1", Stage.CLICKED)])])
+    log = log_of(tmp_path / "log", [("r", START, "", "q", [("i1", Stage.CLICKED)])])
     with pytest.raises(error, match=message):
         held_out(log, catalogue(), **options)
 
 
 def test_a_log_of_another_catalogue_is_refused(tmp_path):
-    log = log_of(tmp_path / "log", [("r", 10, "", "q", [("elsewhere", Stage.ORDERED)])])
+    log = log_of(tmp_path / "log", [("r", START, "", "q", [("elsewhere", Stage.ORDERED)])])
     with pytest.raises(DataError, match="belong together"):
         held_out(log, catalogue(), 0)
 
@@ -157,7 +158,7 @@ def test_split_time_holds_out_the_share(tmp_path, share, rows_per_file):
 
 
 def test_split_time_refuses_what_cannot_be_split(tmp_path):
-    log = log_of(tmp_path / "log", [(f"r{i}", 10, "", "q", []) for i in range(5)])
+    log = log_of(tmp_path / "log", [(f"r{i}", START, "", "q", []) for i in range(5)])
     with pytest.raises(DataError, match="no time splits this log of 5 requests"):
         split_time(log)
     for share in (0.0, 1.0):

@@ -10,24 +10,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfebr.data.utf8 import first_invalid
+from tfebr.data.columns import check_unique, ids, numbers, texts
+from tfebr.data.entities import decoded
+from tfebr.data.parquet import within
+from tfebr.data.place import Notes, Place
+from tfebr.data.tables import Tables
 from tfebr.errors import DataError
 from tfebr.files import atomic_file
+
+_REQUIRED = ("item_id", "title")
 
 
 class Catalogue:
     """Items of a shop.
 
-    `table` has `item_id` (string, unique, not empty), `title` (string), then any categorical columns (string) and numbers (float64).
-    Item *row* r of every array in this project is row r of `table`; row ids in examples and item tables are r + 1, because 0 is "no item".
+    `table` has `item_id` (string, unique, not empty), `title` (string), then any categorical columns (string, "" where unknown) and numbers
+    (float64, NaN where unknown). HTML entities in texts are decoded. Item *row* r of every array in this project is row r of `table`; row
+    ids in examples and item tables are r + 1, because 0 is "no item".
+
+    Attributes:
+        notes: what was normalised.
+
+    Args:
+        table: columns of any plain types; see `tfebr.data.columns`.
+        source: what messages call it.
 
     Raises:
-        DataError: a required column is missing, the catalogue is empty, an id is empty or repeated, a text is not valid UTF-8,
-            a number is NaN or infinite. The message names the source, the row (from 0) and the column.
+        DataError: a required column is missing, the catalogue is empty, an id is empty or repeated, no item has a title, a text is not
+            valid UTF-8, a number is infinite. The message names the source, the row (from 0) and the column.
     """
 
     def __init__(self, table: pa.Table, source: str = "catalogue"):
-        self.table = _validated(table, source)
+        notes = Notes("catalogue")
+        self.table = _validated(Tables([(source, table)], _REQUIRED, notes), notes)
+        self.notes = notes.lines
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -78,75 +94,38 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Catalogue":
-        """Reads a Parquet file, or `catalogue.parquet` inside a data folder."""
+        """Reads a Parquet file, a folder of them (see `tfebr.data.parquet.parts`), or the catalogue inside a data folder."""
         path = Path(path)
-        if path.is_dir():
-            path = path / "catalogue.parquet"
-        try:
-            table = pq.read_table(path, memory_map=True)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such catalogue. Make one with `tfebr simulate` or `tfebr prepare`.") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file: {error}") from error
-        return cls(table, source=str(path))
+        path = (within(path, "catalogue") if path.is_dir() else None) or path
+        if not path.exists():
+            raise DataError(f"{path}: no such catalogue. Make one with `tfebr simulate` or `tfebr prepare`.")
+        notes = Notes("catalogue")
+        catalogue = cls.__new__(cls)
+        catalogue.table = _validated(Tables.read(path, _REQUIRED, notes), notes)
+        catalogue.notes = notes.lines
+        return catalogue
 
 
-def _validated(table: pa.Table, source: str) -> pa.Table:
-    for name in ("item_id", "title"):
-        if name not in table.column_names:
-            raise DataError(f"{source}: column `{name}` is missing. Received columns: {', '.join(table.column_names)}.")
-    repeated = sorted({c for c in table.column_names if table.column_names.count(c) > 1})
-    if repeated:
-        raise DataError(f"{source}: column `{repeated[0]}` is there more than once. Rename or drop one of them.")
-    if table.num_rows == 0:
-        raise DataError(f"{source}: the catalogue is empty; it needs at least one item.")
-    columns = {}
-    for name in ["item_id", "title", *(c for c in table.column_names if c not in ("item_id", "title"))]:
-        columns[name] = _validated_column(table[name], name, source)
-    _check_ids(columns["item_id"], source)
+def _validated(tables: Tables, notes: Notes) -> pa.Table:
+    if not tables.rows:
+        raise DataError(f"{tables.source}: the catalogue is empty; it needs at least one item.")
+    columns = {"item_id": tables.column("item_id", lambda c, at: ids(c, at, "Every item needs an id.", notes), pa.string())}
+    check_unique(columns["item_id"], tables.place("item_id"), "Ids must be unique.")
+    for name in tables.names[1:]:
+        if name != "title" and tables.holds_numbers(name):
+            columns[name] = tables.column(name, numbers, pa.float64())
+            unknown = sum(int(np.isnan(chunk.to_numpy()).sum()) for chunk in columns[name].chunks)
+            notes.add(name, "items have no number there; a filter by a range leaves them out", unknown)
+            continue
+        found = tables.column(name, lambda c, at: decoded(texts(c, at), at, notes), pa.string())
+        if name == "title":
+            _check_titles(found, tables.place(name), notes)
+        columns[name] = pc.fill_null(found, "")
     return pa.table(columns)
 
 
-def _validated_column(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        if name in ("item_id", "title"):
-            return _text(column.cast(pa.string()), name, source)
-        numbers = column.cast(pa.float64())
-        bad = ~np.isfinite(numbers.to_numpy())
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise DataError(
-                f"{source}: row {row}, column `{name}`: not a finite number: {column[row].as_py()}. "
-                "Give every item a number or drop the column."
-            )
-        return numbers
-    return _text(column, name, source)
-
-
-def _text(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
-    try:
-        # Not one array: that of all titles may be larger than the 2 GiB that one can hold.
-        texts = pc.fill_null(column.cast(pa.string()), "")
-        texts.validate(full=True)
-        return texts
-    except pa.ArrowInvalid as error:
-        row = first_invalid(column)
-        if row is None:
-            raise DataError(f"{source}: column `{name}`: {error}. Write the file with fewer rows in a row group.") from error
-        raise DataError(f"{source}: row {row}, column `{name}`: not valid UTF-8. Re-encode the file as UTF-8.") from None
-    except pa.ArrowNotImplementedError:
-        raise DataError(f"{source}: column `{name}` has type {column.type}; a catalogue holds strings and numbers only.") from None
-
-
-def _check_ids(ids: pa.ChunkedArray, source: str) -> None:
-    empty = pc.equal(ids, "").to_numpy()
-    if empty.any():
-        raise DataError(f"{source}: row {int(np.argmax(empty))}, column `item_id`: empty. Every item needs an id.")
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in ids.dictionary_encode().chunks])
-    first_seen = np.zeros(len(codes), bool)
-    first_seen[np.unique(codes, return_index=True)[1]] = True
-    if not first_seen.all():
-        row = int(np.argmin(first_seen))
-        first = int(np.argmax(codes == codes[row]))
-        raise DataError(f"{source}: row {row}, column `item_id`: {ids[row].as_py()!r} repeats row {first}. Ids must be unique.")
+def _check_titles(titles: pa.ChunkedArray, place: Place, notes: Notes) -> None:
+    if titles.null_count == len(titles):
+        raise place.refuse_whole("has no value: every title is missing. Models and BM25 read items by their titles.")
+    blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(titles, "")), "")
+    notes.add(place.column, "items have no title; they are found by their other columns", pc.sum(blank).as_py())

@@ -4,14 +4,17 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.judgments import Judgments
 from tfebr.data.log import SearchLog
+from tfebr.data.parquet import within
+from tfebr.data.place import Notes
 from tfebr.data.roles import ColumnRoles
+from tfebr.data.users import read_users
 from tfebr.errors import DataError
 from tfebr.files import read_json
+from tfebr.progress import progress
 
 
 class DataFolder:
@@ -19,16 +22,17 @@ class DataFolder:
 
     Layout: `catalogue.parquet`; `log/*.parquet` (optional); `users.parquet` (optional: `user_id`, then categorical profile columns as
     strings); `judgments/` (optional); `oracle/` (simulated shops only, read by evaluation alone); `about.json` (optional: source, counts,
-    and what the catalogue's columns are for).
+    and what the catalogue's columns are for). Each table may be a file or a folder of part files, partitioned or not; see
+    `tfebr.data.parquet`.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        if not (self.path / "catalogue.parquet").exists():
+        if within(self.path, "catalogue") is None:
             raise DataError(f"{self.path}: not a data folder (no catalogue.parquet). Make one with `tfebr simulate` or `tfebr prepare`.")
 
     def catalogue(self) -> Catalogue:
-        return Catalogue.read(self.path / "catalogue.parquet")
+        return Catalogue.read(self.path)
 
     def roles(self, catalogue: Catalogue | None = None) -> ColumnRoles:
         """What the catalogue's columns are for: as `columns` of `about.json` declares, and else by their types; see `ColumnRoles.of`.
@@ -47,7 +51,7 @@ class DataFolder:
 
     @property
     def has_log(self) -> bool:
-        return (self.path / "log").is_dir()
+        return within(self.path, "log") is not None
 
     @property
     def has_judgments(self) -> bool:
@@ -58,12 +62,39 @@ class DataFolder:
         return (self.path / "oracle").is_dir()
 
     def log(self) -> SearchLog:
-        return SearchLog(self.path / "log")
+        return SearchLog(within(self.path, "log") or self.path / "log")
 
     def judgments(self) -> Judgments:
         return Judgments.read(self.path / "judgments")
 
     def users(self) -> pa.Table | None:
-        """The profiles: `user_id` and string columns, or None."""
-        path = self.path / "users.parquet"
-        return pq.read_table(path) if path.exists() else None
+        """The profiles as of `tfebr.data.users.read_users`, or None."""
+        path = within(self.path, "users")
+        return read_users(path) if path is not None else None
+
+    def check(self, quiet: bool = False) -> list[str]:
+        """Reads every row of every file once, so that what is bad is refused before anything is made from it.
+
+        Returns:
+            What was normalised, a sentence each.
+
+        Raises:
+            DataError: naming file, row and column.
+        """
+        catalogue = self.catalogue()
+        self.roles(catalogue)
+        found = list(catalogue.notes)
+        users = within(self.path, "users")
+        if users is not None:
+            notes = Notes("users")
+            read_users(users, notes)
+            found += notes.lines
+        if self.has_judgments:
+            found += self.judgments().notes
+        if self.has_log:
+            log = self.log()
+            with progress("checking log", len(log), "requests", quiet) as advance:
+                for batch in log.batches():
+                    advance(batch.num_rows)
+            found += log.notes
+        return found

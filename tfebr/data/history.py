@@ -33,12 +33,13 @@ def windows(
         (order, windows): `windows` slices the events in the order `order` (by user, then time, then position in the input).
     """
     order = np.lexsort((np.arange(len(event_times)), event_times, event_users))
-    first = min(event_times.min(initial=0), request_times.min(initial=0))
-    span = max(event_times.max(initial=0), request_times.max(initial=0)) - first + 1
-    event_keys = event_users[order].astype(np.int64) * span + (event_times[order] - first)
+    # By rank: a key of user and time is below (events + requests)^2 then, whatever the codes and the times are.
+    users, times = (np.unique(np.concatenate(both)) for both in ((event_users, request_users), (event_times, request_times)))
+    event_keys = np.searchsorted(users, event_users[order]) * len(times) + np.searchsorted(times, event_times[order])
+    first_keys = np.searchsorted(users, request_users) * len(times)
     # "left": an event at the very second of the request is not before it.
-    stop = np.searchsorted(event_keys, request_users.astype(np.int64) * span + (request_times - first), side="left")
-    begin_of_user = np.searchsorted(event_keys, request_users.astype(np.int64) * span, side="left")
+    stop = np.searchsorted(event_keys, first_keys + np.searchsorted(times, request_times), side="left")
+    begin_of_user = np.searchsorted(event_keys, first_keys, side="left")
     start = np.maximum(begin_of_user, stop - most)
     unknown = request_users < 0
     return order, Windows(np.where(unknown, 0, start), np.where(unknown, 0, stop))

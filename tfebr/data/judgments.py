@@ -9,6 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfebr.data.columns import check_unique, ids, numbers, texts
+from tfebr.data.entities import decoded
+from tfebr.data.parquet import within
+from tfebr.data.place import Notes, Place
+from tfebr.data.tables import Tables
 from tfebr.errors import DataError
 from tfebr.files import atomic_file
 
@@ -21,28 +26,26 @@ class Judgments:
     """Graded judgments.
 
     Attributes:
-        queries: `QUERIES` table; `split` is "train", "dev" or "test".
-        qrels: `QRELS` table; unjudged pairs are not in it.
+        queries: `QUERIES` table, from columns of any plain types; query ids are unique; `split` is "train", "dev" or "test".
+        qrels: `QRELS` table, likewise; a pair is in it once, unjudged ones are not.
         relevant_from: an item is relevant when its relevance is at least this.
+        notes: what was normalised.
+
+    Raises:
+        DataError: a column or value is missing, repeated or not of its kind, or a judgment is of no query.
     """
 
     queries: pa.Table
     qrels: pa.Table
     relevant_from: float
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, table, schema in (("queries", self.queries, QUERIES), ("qrels", self.qrels, QRELS)):
-            missing = [c for c in schema.names if c not in table.column_names]
-            if missing:
-                raise DataError(f"judgments: `{name}` lacks the columns {', '.join(missing)}. Received: {', '.join(table.column_names)}.")
-        _check_no_repeats(self.queries["query_id"])
-        finite = np.isfinite(pc.fill_null(self.qrels["relevance"], float("nan")).to_numpy())
-        if not finite.all():
-            raise DataError(f"judgments: qrels row {np.argmin(finite)}, column `relevance`: not a finite number. Drop the row or grade it.")
-        known = pc.is_in(self.qrels["query_id"], self.queries["query_id"].combine_chunks())
-        if not pc.all(known, min_count=0).as_py():
-            row = pc.index(known, False).as_py()
-            raise DataError(f"judgments: qrels row {row}: query_id {self.qrels['query_id'][row].as_py()!r} is not among the queries.")
+        notes = Notes("judgments")
+        queries = _queries(Tables([("judgments: queries", self.queries)], QUERIES.names, notes), notes)
+        qrels = _qrels(Tables([("judgments: qrels", self.qrels)], QRELS.names, notes), queries["query_id"], notes)
+        for name, value in (("queries", queries), ("qrels", qrels), ("notes", (*self.notes, *notes.lines))):
+            object.__setattr__(self, name, value)
 
     def split(self, name: str) -> "Judgments":
         """The judgments of one split; raises DataError when the split has no query."""
@@ -64,19 +67,65 @@ class Judgments:
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Judgments":
         """Reads what `write` wrote; raises DataError when it is not there."""
-        folder = Path(folder)
-        try:
-            queries, qrels = pq.read_table(folder / "queries.parquet"), pq.read_table(folder / "qrels.parquet")
-        except FileNotFoundError as error:
-            raise DataError(f"{folder}: no judgments here: {error}") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{folder}: judgments are not readable: {error}. A file may be truncated: write it again.") from error
-        return cls(queries, qrels, float((qrels.schema.metadata or {}).get(b"relevant_from", b"1")))
+        notes = Notes("judgments")
+        found = {}
+        for name, schema in (("queries", QUERIES), ("qrels", QRELS)):
+            path = within(folder, name)
+            if path is None:
+                raise DataError(f"{folder}: no judgments here: no {name}.parquet.")
+            found[name] = Tables.read(path, schema.names, notes)
+        queries = _queries(found["queries"], notes)
+        qrels = _qrels(found["qrels"], queries["query_id"], notes)
+        return cls(queries, qrels, _relevant_from(found["qrels"]), tuple(notes.lines))
 
 
-def _check_no_repeats(ids: pa.ChunkedArray) -> None:
-    seen: set[str] = set()
-    for row, value in enumerate(ids.to_pylist()):
-        if value in seen:
-            raise DataError(f"judgments: queries row {row}: query_id {value!r} is there more than once. Query ids must be unique.")
-        seen.add(value)
+def _queries(tables: Tables, notes: Notes) -> pa.Table:
+    query_ids = tables.column("query_id", lambda c, at: ids(c, at, "Every query needs an id.", notes), pa.string())
+    check_unique(query_ids, tables.place("query_id"), "Query ids must be unique.")
+    queries = tables.column("query", lambda c, at: decoded(_known(texts(c, at), at), at, notes), pa.string())
+    splits = tables.column("split", lambda c, at: ids(c, at, "Every query is of a split: train, dev or test."), pa.string())
+    return pa.table([query_ids, queries, splits], schema=QUERIES)
+
+
+def _qrels(tables: Tables, known: pa.ChunkedArray, notes: Notes) -> pa.Table:
+    query_ids, item_ids = (
+        tables.column(name, lambda c, at: ids(c, at, "A judgment is of a query and an item.", notes), pa.string())
+        for name in ("query_id", "item_id")
+    )
+    if not tables.holds_numbers("relevance") and tables.rows:
+        raise tables.place("relevance").refuse_whole("should hold numbers.")
+    relevance = tables.column("relevance", numbers, pa.float64())
+    unknown = np.isnan(relevance.to_numpy())
+    if unknown.any():
+        raise tables.place("relevance").refuse(int(np.argmax(unknown)), "not a finite number. Drop the row or grade it.")
+    query = pc.index_in(query_ids, known.combine_chunks())
+    if query.null_count:
+        row = int(np.argmax(query.is_null().to_numpy()))
+        raise tables.place("query_id").refuse(row, f"{query_ids[row].as_py()!r} is not among the queries.")
+    _check_pairs(query.to_numpy(), item_ids, tables.place("item_id"))
+    return pa.table([query_ids, item_ids, relevance], schema=QRELS)
+
+
+def _known(values: pa.StringArray, place: Place) -> pa.StringArray:
+    if values.null_count:
+        raise place.refuse(int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))), "missing. Give the query or drop the row.")
+    return values
+
+
+def _check_pairs(query: np.ndarray, item_ids: pa.ChunkedArray, place: Place) -> None:
+    item = item_ids.combine_chunks().dictionary_encode()
+    pair = query.astype(np.int64) * max(len(item.dictionary), 1) + item.indices.to_numpy()
+    order = np.argsort(pair, kind="stable")
+    again = order[1:][pair[order[1:]] == pair[order[:-1]]]
+    if len(again):
+        row = int(again.min())
+        file, before = place.row(int(np.argmax(pair == pair[row])))
+        raise place.refuse(row, f"{item_ids[row].as_py()!r} was judged for the same query in row {before} of {file}. Remove one of them.")
+
+
+def _relevant_from(qrels: Tables) -> float:
+    written = qrels.metadata.get(b"relevant_from", b"1")
+    try:
+        return float(written)
+    except ValueError:
+        raise DataError(f"{qrels.source}: the file's metadata `relevant_from` should be a number. Received: {written!r}.") from None

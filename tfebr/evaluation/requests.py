@@ -7,7 +7,6 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.log import SearchLog, shown_items
@@ -73,8 +72,8 @@ def split_time(log: SearchLog, test_share: float = 0.1) -> int:
     if not 0 < test_share < 1:
         raise ConfigError(f"`test_share` should be between 0 and 1. Received: `test_share` = {test_share}.")
     total = len(log)
-    first = _time_at(log, 0)
-    time = _time_at(log, total - max(1, round(total * test_share)))
+    first = log.time_at(0)
+    time = log.time_at(total - max(1, round(total * test_share)))
     if time == first:
         raise DataError(
             f"{log.path}: no time splits this log of {total} requests into two parts. Use a longer log or a smaller test share."
@@ -168,18 +167,6 @@ def evaluate_requests(
         good = _good(oracle, held_out.queries, rows)
         values |= {f"p_good@{at}": metrics.precision(good, at) for at in k}
     return Report(held_out.request_ids, values, held_out.bands)
-
-
-def _time_at(log: SearchLog, row: int) -> int:
-    """The time of one request, from the only row group that holds it."""
-    for file in log.files:
-        parquet = pq.ParquetFile(file)
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            if row < rows:
-                return parquet.read_row_group(group, columns=["time"])["time"][row].as_py()
-            row -= rows
-    raise DataError(f"{log.path}: the log is empty; it needs at least one request.")
 
 
 def _with_clicks(batch: pa.RecordBatch, catalogue: Catalogue) -> list[tuple]:

@@ -20,10 +20,10 @@ HEADER = (
 )
 ROME, OSLO = "Rome, Italy", "Oslo, Norway"
 ROWS = [
-    ["u1", "s1", "2000", "1", "search for poi", "Trevi", "IT", ROME, "mobile", "", "", ""],
-    ["u1", "s1", "2010", "2", "clickout item", "12", "IT", ROME, "mobile", "Hotel|Sort by Price", "11|12|13", "50|60|70"],
-    ["u1", "s1", "2010", "2", "clickout item", "99", "IT", ROME, "mobile", "", "13|11", "80|52"],
-    ["u2", "s2", "1000", "1", "clickout item", "13", "NO", OSLO, "desktop", "", "13", "90"],
+    ["u1", "s1", "1541002000", "1", "search for poi", "Trevi", "IT", ROME, "mobile", "", "", ""],
+    ["u1", "s1", "1541002010", "2", "clickout item", "12", "IT", ROME, "mobile", "Hotel|Sort by Price", "11|12|13", "50|60|70"],
+    ["u1", "s1", "1541002010", "2", "clickout item", "99", "IT", ROME, "mobile", "", "13|11", "80|52"],
+    ["u2", "s2", "1541001000", "1", "clickout item", "13", "NO", OSLO, "desktop", "", "13", "90"],
 ]
 
 
@@ -51,9 +51,9 @@ def as_tuples(rows: list[dict]) -> list[tuple]:
 
 
 EXPECTED = [
-    ("s2:5", 1000, "u2", "Oslo, Norway NO", [("13", CLICKED, 0)]),
-    ("s1:3", 2010, "u1", "Rome, Italy IT Hotel Sort by Price", [("11", UNCLICKED, 0), ("12", CLICKED, 1), ("13", UNCLICKED, 2)]),
-    ("s1:4", 2010, "u1", "Rome, Italy IT", [("13", UNCLICKED, 0), ("11", UNCLICKED, 1)]),
+    ("s2:5", 1541001000, "u2", "Oslo, Norway NO", [("13", CLICKED, 0)]),
+    ("s1:3", 1541002010, "u1", "Rome, Italy IT Hotel Sort by Price", [("11", UNCLICKED, 0), ("12", CLICKED, 1), ("13", UNCLICKED, 2)]),
+    ("s1:4", 1541002010, "u1", "Rome, Italy IT", [("13", UNCLICKED, 0), ("11", UNCLICKED, 1)]),
 ]
 
 
@@ -103,7 +103,8 @@ def changed(**values: str) -> list[list[str]]:
         (changed(prices="50|60"), "line 6, column `prices`: 2 prices for 3 impressions"),
         (changed(prices="50|60|-7"), "line 6, column `prices`: '-7' is not a number from 0"),
         (changed(prices="50|60|nan"), "line 6, column `prices`: 'nan' is not a number from 0"),
-        (changed(timestamp="noon"), "line 6, column `timestamp`: 'noon' is not a number from 0"),
+        (changed(timestamp="noon"), "line 6, column `timestamp`: 'noon' is not a number from 6.3"),
+        (changed(timestamp="1541002010000"), "line 6, column `timestamp`: '1541002010000' is not a number from 6.3"),
         ([ROWS[0]], "no click-out after the header"),
     ],
 )

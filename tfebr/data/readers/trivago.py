@@ -12,6 +12,7 @@ from tfebr.data.readers.requests import Request, request_batches
 from tfebr.data.readers.rows import check_new, find, number, rows
 from tfebr.data.readers.time_order import in_order_of_time
 from tfebr.data.stage import Stage
+from tfebr.data.times import EARLIEST, LATEST
 from tfebr.errors import DataError
 from tfebr.progress import progress
 
@@ -136,7 +137,7 @@ def _catalogue(hotels: dict[str, _Hotel], properties: dict[str, str], source: st
 def _requests(path: Path, quiet: bool) -> Iterator[Request]:
     with progress("sorting trivago", None, "click-outs", quiet) as advance:
         for line, row in _click_outs(path):
-            time = int(number(row["timestamp"], "timestamp", 0, 2**40, path, line))
+            time = int(number(row["timestamp"], "timestamp", EARLIEST, LATEST, path, line))
             query = " ".join(filter(None, (row["city"], row["platform"], *row["current_filters"].split("|"))))
             shown: dict[str, int] = dict.fromkeys(row["impressions"].split("|"), Stage.UNCLICKED)
             if row["reference"] in shown:
