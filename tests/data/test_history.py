@@ -52,3 +52,17 @@ def test_same_second_is_not_before():
 
 def test_users_do_not_mix_at_extreme_times():
     assert found([(1, 0), (0, 10**10)], [(0, 10**10), (1, 0), (0, 0)], 5) == [[], [2]]
+
+
+EXTREMES = st.sampled_from([-(2**63), -(2**62), -1, 0, 1, 2**31, 1_704_067_200_000_000_000, 2**62, 2**63 - 1])
+
+
+@given(
+    st.lists(st.tuples(EXTREMES.filter(lambda user: user >= 0), EXTREMES), max_size=20),
+    st.lists(st.tuples(EXTREMES.filter(lambda user: user >= -1), EXTREMES), max_size=10),
+    st.integers(1, 4),
+)
+def test_no_user_code_and_no_time_overflows(events, requests, most):
+    for (user, time), history in zip(requests, found(requests, events, most), strict=True):
+        earlier = [(t, i) for i, (u, t) in enumerate(events) if u == user and t < time]
+        assert history == [i for _, i in sorted(earlier, reverse=True)[:most]]

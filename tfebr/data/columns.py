@@ -74,6 +74,9 @@ def texts(values: pa.Array, place: Place) -> pa.StringArray:
         if row is None:
             raise place.refuse_whole(f"is not readable: {error}.") from error
         raise place.refuse(row, "not valid UTF-8. Re-encode the file as UTF-8.") from None
+    if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+        # One instant is one text, whatever unit its file counts in.
+        found = pc.replace_substring_regex(pc.replace_substring_regex(found, r"(\.[0-9]*?)0+$", r"\1"), r"\.$", "")
     return pc.binary_join_element_wise(found, "Z", "") if zone else found
 
 

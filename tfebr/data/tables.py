@@ -38,11 +38,11 @@ class Tables:
         for source, table in self._tables:
             _check_names(source, table.column_names, required)
         begins = [0]
-        for _, table in tables:
+        for _, table in self._tables:
             begins.append(begins[-1] + table.num_rows)
         self.rows = begins[-1]
-        self._files = tuple((source, begin) for (source, _), begin in zip(tables, begins, strict=False))
-        self.names = list(dict.fromkeys([*required, *(name for _, table in tables for name in table.column_names)]))
+        self._files = tuple((source, begin) for (source, _), begin in zip(self._tables, begins, strict=False))
+        self.names = list(dict.fromkeys([*required, *(name for _, table in self._tables for name in table.column_names)]))
 
     @classmethod
     def read(cls, path: str | os.PathLike, required: Sequence[str], notes: Notes) -> "Tables":
