@@ -132,7 +132,7 @@ def test_propensities_are_those_of_the_training_part(tiny_shop, tiny_run, tmp_pa
     assert tiny_run.propensities() is None
 
 
-@pytest.mark.parametrize("positions", [lambda p: 0, lambda p: -1, lambda p: p + 1])
+@pytest.mark.parametrize("positions", [lambda p: 0, lambda p: -1, lambda p: p + 2])
 def test_positions_that_tell_nothing_are_refused(tiny_shop, tiny_run, tmp_path, positions):
     shutil.copytree(tiny_shop.path, tmp_path / "shop", ignore=shutil.ignore_patterns("log"))
     rows = [row for batch in tiny_shop.log().batches() for row in batch.to_pylist()]
