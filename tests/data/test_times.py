@@ -73,7 +73,7 @@ def test_a_larger_unit_is_refused_by_name(time, unit):
 def test_what_no_log_is_from_is_refused_with_the_remedy(value):
     with pytest.raises(DataError, match=r"row 41, column `time`: .*(in January 1970|before 1990|after 2099|looks like)"):
         seconds(pa.array([START, value]), HERE)
-    with pytest.raises(DataError, match="row 41, column `time`: .*the same start to all"):
+    with pytest.raises(DataError, match=r"row 41, column `time`: .*the same start to all"):
         seconds(pa.array([START, 17]), HERE)
 
 

@@ -11,7 +11,6 @@ from tfebr.data.parquet import parts
 from tfebr.data.place import Notes, Place
 from tfebr.errors import DataError
 
-
 # Under these names pandas and dask write row numbers, which have no name of their own.
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__|__null_dask_index__|Unnamed: \d+(_level_\d+)?")
 
