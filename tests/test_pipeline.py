@@ -14,10 +14,12 @@ from harness import run_servable_test
 
 from tfebr import pipeline
 from tfebr.data.catalogue import Catalogue
+from tfebr.data.dataset import DataFolder
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError, TfebrError
 from tfebr.evaluation.ranking import Ranking
 from tfebr.evaluation.runs import read_run
+from tfebr.files import write_json
 from tfebr.models.run_folder import RunFolder
 
 # The room's public function has the name of its module, which an import gives only sometimes.
@@ -121,6 +123,31 @@ def test_an_explicit_time_splits_the_log(tiny_shop, tiny_config, tmp_path, monke
 def test_a_sample_of_requests(tiny_run, tmp_path):
     run = own_copy(tiny_run, tmp_path / "run")
     assert len(pipeline.evaluate([run.path], max_requests=20)["dpsr"]) == 20
+
+
+def test_bm25_reads_the_columns_that_the_data_folder_declares(judged_data, tmp_path):
+    def ranked(name: str, table: pa.Table, columns: dict | None = None) -> list[list[int]]:
+        folder = tmp_path / name
+        shutil.copytree(judged_data.path / "judgments", folder / "judgments")
+        Catalogue(table).write(folder / "catalogue.parquet")
+        if columns is not None:
+            write_json(folder / "about.json", {"columns": columns})
+        evaluation = pipeline.Evaluation.of(DataFolder(folder), None)
+        return pipeline.rank_bm25(dataclasses.replace(evaluation, k=(10,))).item_rows.tolist()
+
+    table = judged_data.catalogue().table
+    whole = ranked("whole", table)
+    others = [name for name in table.column_names if name not in ("item_id", "title")]
+    renamed = table.rename_columns([name if name not in others else f"spalte {others.index(name)}" for name in table.column_names])
+    assert ranked("renamed", renamed) == whole
+    bare = ranked("bare", table.select(["item_id", "title"]))
+    assert bare != whole
+    assert ranked("ignored", table, {"ignored": others}) == bare
+    # What only a column of text says, in words in any order, is found; declared as ignored, it is not.
+    text = pa.array([" ".join(reversed(title.split())) for title in table["title"].to_pylist()])
+    untitled = table.select(["item_id"]).append_column("title", pa.array(["thing"] * len(table))).append_column("description", text)
+    assert ranked("described", untitled, {"text": ["description"]})[0][0] >= 0
+    assert ranked("undescribed", untitled, {"ignored": ["description"]})[0][0] == -1
 
 
 def test_a_judged_set_takes_the_same_path(judged_run, judged_data):

@@ -22,6 +22,7 @@ from tfebr.data.query_intent import IntentTables
 from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.evaluation.requests import split_time
 from tfebr.files import read_json, write_json
+from tfebr.index.attributes import filter_columns
 from tfebr.models.encoders import RawItemEncoder
 from tfebr.models.mgdspr import MGDSPRConfig
 from tfebr.models.run_folder import RunFolder, prepare_run
@@ -245,6 +246,17 @@ def test_an_intent_whose_value_is_gone_implies_nothing(tiny_run, tiny_shop, tmp_
     others = sorted(set(catalogue.table["brand"].to_pylist()) - {brand})
     for intent in (without(tf.constant(others)), publish._intent(tiny_run, catalogue)(tf.constant(others))):
         assert any(value for value in intent[:, 0].numpy())
+
+
+def test_filters_name_what_the_data_folder_declares(tiny_run, tiny_shop, tmp_path):
+    """Neither text nor what is ignored; a column that came after training by its type."""
+    run = own_copy(tiny_run, tmp_path / "run")
+    about = read_json(run.path / "config.json")
+    about["columns"] = {"text": ["title", "category"], "category": ["brand"], "number": ["price"], "ignored": ["shop", "leaf_category"]}
+    write_json(run.path / "config.json", about)
+    table = tiny_shop.catalogue().table
+    coloured = Catalogue(table.append_column("colour", pa.array(["red"] * len(table))))
+    assert set(filter_columns(publish._filterable(RunFolder(run.path), coloured))) == {"brand", "price", "colour"}
 
 
 def test_a_run_whose_data_folder_is_gone_is_refreshed_before_any_export(tiny_run, tiny_shop, tmp_path, stub_write):

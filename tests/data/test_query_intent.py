@@ -16,11 +16,12 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfebr.data import text
+from tfebr.data import intent_learning, text
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.intent_learning import learn_intent
 from tfebr.data.log import SCHEMA, clicked_items
 from tfebr.data.query_intent import IntentTables, QueryIntent
+from tfebr.data.roles import ColumnRoles
 from tfebr.data.stage import Stage
 from tfebr.errors import ArtifactError, ConfigError
 
@@ -66,7 +67,8 @@ def ask(tables: IntentTables, *queries: str) -> list[tuple[str, ...]]:
 
 
 def learned(folder, clicks: Clicks, *queries: str, columns: tuple[str, ...] = ("brand", "leaf_category"), **settings) -> list:
-    return ask(learn_intent(catalogue(columns), [log(clicks)], folder, quiet=True, **settings), *queries)
+    given = columns if len(columns) == 2 else ()
+    return ask(learn_intent(catalogue(columns), [log(clicks)], folder, *given, quiet=True, **settings), *queries)
 
 
 def brand_of(folder, clicks: Clicks, *queries: str) -> list[str]:
@@ -179,6 +181,55 @@ def test_other_columns(tmp_path):
     assert ask(tables, "zenith mug") == [("maker=Zenith", "kind=mugs")]
 
 
+RENAMED = {"brand": "marke", "leaf_category": "warengruppe", "category": "bereich", "shop": "laden"}
+
+
+def test_columns_need_no_special_names(tiny_shop, shop_tables, tmp_path):
+    """The same intents of a shop whose columns have other names and stand in another order."""
+    table = tiny_shop.catalogue().table
+    renamed = table.rename_columns([RENAMED.get(name, name) for name in table.column_names])
+    renamed = renamed.select(["item_id", "title", "laden", "bereich", "warengruppe", "price", "marke"])
+    found = learn_intent(Catalogue(renamed), tiny_shop.log().batches(), tmp_path, quiet=True)
+    named = dataclasses.asdict(shop_tables[0])
+    assert {clause.split("=")[0] for clause in found.name_clauses + found.category_clauses} == {"marke", "warengruppe"}
+    for field in ("name_clauses", "category_clauses"):
+        named[field] = [clause.replace("leaf_category=", "warengruppe=").replace("brand=", "marke=") for clause in named[field]]
+    for field, value in named.items():
+        np.testing.assert_array_equal(getattr(found, field), value, err_msg=field)
+
+
+def test_what_is_no_category_is_no_intent(tiny_shop, tmp_path):
+    roles = ColumnRoles.of(tiny_shop.catalogue().table, {"ignored": ["brand", "leaf_category"], "text": ["shop"]})
+    found = learn_intent(tiny_shop.catalogue(), tiny_shop.log().batches(), tmp_path, roles=roles, quiet=True)
+    assert {clause.split("=")[0] for clause in found.name_clauses + found.category_clauses} == {"category"}
+
+
+@pytest.mark.parametrize("order", [("maker", "kind", "part"), ("part", "kind", "maker")])
+def test_clicks_choose_what_is_named_and_what_is_settled(tmp_path, monkeypatch, order):
+    """ "kind" is settled by words that are not its names; "part", which each item has of its own, is neither."""
+    items = {
+        f"{maker}-{kind}-{n}": (maker, kind) for maker in ("bosch", "hilti", "makita") for kind in ("drills", "saws") for n in range(4)
+    }
+    columns = {
+        "maker": [m for m, _ in items.values()],
+        "kind": [k for _, k in items.values()],
+        "part": [f"p{n}x" for n in range(len(items))],
+    }
+    shop = Catalogue(pa.table({"item_id": list(items), "title": ["tool"] * len(items)} | {name: columns[name] for name in order}))
+    clicks = [
+        (query, item, 4)
+        for item, (maker, kind) in items.items()
+        for query in (f"{maker} tool", "boring" if kind == "drills" else "cutting")
+    ]
+    batches = [log(clicks).slice(start, 10) for start in range(0, 4 * len(clicks), 10)]
+    whole = learn_intent(shop, batches, tmp_path / "whole", quiet=True)
+    assert ask(whole, "hilti boring", "cutting") == [("maker=hilti", "kind=drills"), ("", "kind=saws")]
+    monkeypatch.setattr(intent_learning, "_CHOOSING_CLICKS", 150)
+    assert ask(learn_intent(shop, batches, tmp_path / "early", quiet=True), "hilti boring", "cutting") == ask(
+        whole, "hilti boring", "cutting"
+    )
+
+
 def test_requests_from_the_end_time_on_are_left_out(tmp_path):
     clicks = [("mug", "mug", 30), ("lamp", "desk", 30)]
     assert category_of(tmp_path / "a", clicks, "mug", "lamp", end_time=59) == ["leaf_category=mugs", ""]
@@ -204,8 +255,6 @@ def test_settings_that_make_no_sense_are_named(tmp_path):
         learn_intent(catalogue(), [], tmp_path, brand_column="colour")
     with pytest.raises(ConfigError, match=r"`max_categories` should be a positive integer. Received: `max_categories` = 0"):
         learn_intent(catalogue(), [], tmp_path, max_categories=0)
-    with pytest.raises(ConfigError, match=r"`category_column`: a filter cannot name a column with \"=\""):
-        learn_intent(Catalogue(catalogue().table.append_column("a=b", pa.array(["x"] * len(ITEMS)))), [], tmp_path, category_column="a=b")
 
 
 def test_missing_and_damaged_tables_are_named(tmp_path):

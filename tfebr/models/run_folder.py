@@ -196,7 +196,7 @@ def prepare_run(
         write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
         write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
     if training is None and not (path / "intent").exists():
-        learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, quiet=quiet)
+        learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, roles=roles, quiet=quiet)
     return RunFolder(path)
 
 
