@@ -228,6 +228,7 @@ def test_what_was_normalised_is_said_with_counts(tmp_path):
     assert [[i["position"] for i in r["items"]] for r in rows(data.log())] == [[0, 1], [0]]
 
 
+@pytest.mark.parametrize("statistics", [True, False])
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -241,13 +242,13 @@ def test_what_was_normalised_is_said_with_counts(tmp_path):
     ],
     ids=["all from 1", "some from 1", "later pages alone", "unknown ones stay", "none known", "none shown", "from 2"],
 )
-def test_positions_count_from_0_when_the_whole_log_counts_from_1(tmp_path, written, meant):
+def test_positions_count_from_0_when_the_whole_log_counts_from_1(tmp_path, written, meant, statistics):
     items = [[{"item_id": "1", "stage": 1, "position": p} for p in shown] for shown in written]
     schema = pa.list_(pa.struct([("item_id", pa.string()), ("stage", pa.int8()), ("position", pa.int64())]))
     table = pa.table(LOG | {"items": pa.array(items, schema)})
-    # What decides may stand in the last file.
+    # What decides may stand in the last file, with the statistics that most files have and without.
     for row in range(2):
-        write(tmp_path / f"{row}.parquet", table.slice(row, 1))
+        write(tmp_path / f"{row}.parquet", table.slice(row, 1), write_statistics=statistics)
     assert [[i["position"] for i in r["items"]] for r in rows(SearchLog(tmp_path))] == meant
 
 

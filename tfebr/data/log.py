@@ -22,6 +22,7 @@ from tfebr.files import atomic_folder
 __all__ = ["SCHEMA", "SHOWN", "SearchLog", "clicked_items", "shown_items", "write_log"]
 
 _ROWS_AT_ONCE = 65_536
+_FAR = 2**31
 
 
 class SearchLog:
@@ -82,14 +83,15 @@ class SearchLog:
     @functools.cached_property
     def _first_position(self) -> int:
         """What positions count from: 0, or 1 when that is the least of all of them."""
-        least = None
-        for file, row, columns in self._columns(["items"], _ROWS_AT_ONCE):
-            found = positions(columns["items"], file, row)
-            found = found[found >= 0]
-            if len(found):
-                least = min(int(found.min()), least if least is not None else int(found.min()))
-            if least == 0:
-                break
+        told = [part.least("items", "position") for part in self._parts]
+        least = min((at for at in told if at is not None), default=-1)
+        if None in told or least < 0:
+            least = _FAR
+            for file, row, columns in self._columns(["items"], _ROWS_AT_ONCE):
+                found = positions(columns["items"], file, row)
+                least = min(least, found[found >= 0].min(initial=_FAR))
+                if least == 0:
+                    break
         return 1 if least == 1 else 0
 
     def _columns(self, names: list[str], batch_size: int) -> Iterator[tuple[str, int, dict[str, pa.Array]]]:
@@ -110,12 +112,12 @@ class SearchLog:
             yield file, row, ids(columns["request_id"], Place.of(file, "request_id", row), "")
 
 
-def write_log(path: str | os.PathLike, batches: Iterable[pa.RecordBatch], rows_per_file: int = 500_000) -> int:
+def write_log(path: str | os.PathLike, batches: Iterable[pa.RecordBatch], rows_per_file: int = 500_000, notes: Notes | None = None) -> int:
     """Writes batches with the columns of `SCHEMA` as a folder of Parquet files, atomically; every batch is validated as in a `SearchLog`.
 
-    Positions are written as they are. Returns the number of requests.
+    Positions are written as they are. What is normalised goes to `notes`. Returns the number of requests.
     """
-    total, last_time, notes, request_ids = 0, None, Notes("log"), RequestIds()
+    total, last_time, notes, request_ids = 0, None, notes or Notes("log"), RequestIds()
     with atomic_folder(path) as folder:
         writer, in_file, file_number = None, 0, 0
         try:

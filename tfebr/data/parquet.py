@@ -63,6 +63,18 @@ class Part:
                 row -= rows
         raise IndexError(row)
 
+    def least(self, column: str, field: str) -> float | None:
+        """The least value of a field of structs in lists, by the statistics that most files have, or None where they do not tell."""
+        with self.opened() as file:
+            about = file.metadata
+            paths = [about.schema.column(i).path.split(".") for i in range(about.num_columns)]
+            places = [i for i, path in enumerate(paths) if path[0] == column and path[-1] == field]
+            groups = [about.row_group(group) for group in range(about.num_row_groups)]
+            found = [group.column(i).statistics for group in groups for i in places if group.num_rows]
+        if len(places) != 1 or not found or not all(s is not None and s.has_min_max for s in found):
+            return None
+        return min(s.min for s in found)
+
     def _named(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, pa.Array]:
         held = dict(zip(batch.schema.names, batch.columns, strict=True))
         return {n: held[n] if n in held else _repeated(self.partition[n], batch.num_rows) for n in names}

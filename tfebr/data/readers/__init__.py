@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from tfebr.data.dataset import DataFolder
 from tfebr.data.log import write_log
+from tfebr.data.place import Notes
 from tfebr.data.readers import behaviour, bestbuy, chorus, homedepot, jdsearch, trivago
 from tfebr.data.readers.reader import Prepared, Reader
 from tfebr.data.roles import ColumnRoles
@@ -49,10 +50,11 @@ def prepare(source: str, input_path: str | os.PathLike, out: str | os.PathLike, 
         "items": len(prepared.catalogue),
         "columns": ColumnRoles.of(prepared.catalogue.table).to_json(),
     }
+    log_notes = Notes("log")
     with atomic_folder(out) as folder:
         prepared.catalogue.write(folder / "catalogue.parquet")
         if prepared.log is not None:
-            about["requests"] = write_log(folder / "log", prepared.log)
+            about["requests"] = write_log(folder / "log", prepared.log, notes=log_notes)
         if prepared.users is not None:
             pq.write_table(prepared.users, folder / "users.parquet", compression="zstd")
             about["users"] = prepared.users.num_rows
@@ -61,7 +63,8 @@ def prepare(source: str, input_path: str | os.PathLike, out: str | os.PathLike, 
             about["queries"] = prepared.judgments.queries.num_rows
             about["judgments"] = prepared.judgments.qrels.num_rows
             about["relevant_from"] = prepared.judgments.relevant_from
-        write_json(folder / "about.json", about | {"notes": list(prepared.notes)})
+        notes = [*prepared.notes, *prepared.catalogue.notes, *(prepared.judgments.notes if prepared.judgments else ()), *log_notes.lines]
+        write_json(folder / "about.json", about | {"notes": notes})
     return DataFolder(out)
 
 

@@ -46,11 +46,9 @@ def read(path: Path, quiet: bool = False) -> Prepared:
     if not parts:
         raise DataError(f"{source}: no click after the header. Download the file again.")
     clicks = pa.concat_tables(parts)
-    catalogue, nameless = _catalogue(clicks, names, str(source))
-    notes = ["positions are the order of clicks: the set does not tell what was shown", "times are taken as UTC"]
-    if nameless:
-        notes.append(f"{nameless} clicked products have no name and the title ''")
-    return Prepared(catalogue, log=_requests(clicks), notes=tuple(notes))
+    catalogue = _catalogue(clicks, names, str(source))
+    notes = ("positions are the order of clicks: the set does not tell what was shown", "times are taken as UTC")
+    return Prepared(catalogue, log=_requests(clicks), notes=notes)
 
 
 def _click_tables(path: Path) -> Iterator[pa.Table]:
@@ -122,7 +120,7 @@ def _products_of(path: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: empty. Download the file again.") from None
 
 
-def _catalogue(clicks: pa.Table, names: dict[str, str], source: str) -> tuple[Catalogue, int]:
+def _catalogue(clicks: pa.Table, names: dict[str, str], source: str) -> Catalogue:
     first = clicks.group_by("sku", use_threads=False).aggregate([("category", "first")])
     categories = dict(zip(first["sku"].to_pylist(), first["category_first"].to_pylist(), strict=True))
     item_ids = [*names, *sorted(sku for sku in categories if sku not in names)]
@@ -133,7 +131,7 @@ def _catalogue(clicks: pa.Table, names: dict[str, str], source: str) -> tuple[Ca
             "category": pa.array([categories.get(i, "") for i in item_ids], pa.string()),
         }
     )
-    return Catalogue(table, source), len(item_ids) - len(names)
+    return Catalogue(table, source)
 
 
 def _requests(clicks: pa.Table) -> Iterator[pa.RecordBatch]:

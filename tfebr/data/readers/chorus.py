@@ -28,14 +28,14 @@ _FILES = (
 def read(path: Path, quiet: bool = False) -> Prepared:
     """Reads a folder with `products.jsonl`, `queries.tsv`, `qrels.tsv` (each also as .gz or .zip).
 
-    `supplier` becomes `brand`, the product type `category` ("" where there is none). There is a `price`, in the file's own unit, only
-    when every product has one: a catalogue has no gaps in a column of numbers. All queries are "test": there are too few to train on.
+    `supplier` becomes `brand`, the product type `category` ("" where there is none), `price` is in the file's own unit. All queries are
+    "test": there are too few to train on.
     """
     products, queries, qrels = (find(path, name) for name in ("products.jsonl", "queries.tsv", "qrels.tsv"))
     if not (products and queries and qrels):
         raise missing_files(path, _TITLE, _FILES)
     seen: dict[str, int] = {}
-    columns: dict[str, list[Any]] = {"item_id": [], "title": [], "brand": [], "category": [], "price": []}
+    columns: dict[str, Any] = {"item_id": [], "title": [], "brand": [], "category": [], "price": []}
     with progress("reading Chorus", None, "products", quiet) as advance:
         for line, text in lines(products):
             if text.strip():
@@ -43,14 +43,10 @@ def read(path: Path, quiet: bool = False) -> Prepared:
                     columns[name].append(value)
                 check_new(columns["item_id"][-1], seen, "id", products, line)
                 advance(1)
-    unpriced = sum(p is None for p in columns["price"])
-    notes: tuple[str, ...] = ()
-    if unpriced:
-        del columns["price"]
-        notes = (f"no column `price`: {unpriced} products have none",)
+    columns["price"] = pa.array(columns["price"], pa.float64())
     catalogue = Catalogue(pa.table(columns), str(products))
     judgments = read_judgments(queries, qrels, "product_id", seen, _GRADES, RELEVANT_FROM, split="test")
-    return Prepared(catalogue, judgments, notes=notes)
+    return Prepared(catalogue, judgments)
 
 
 def _product(text: str, path: Path, line: int) -> dict[str, Any]:
