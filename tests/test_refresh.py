@@ -29,6 +29,7 @@ from tfebr.models.run_folder import RunFolder, prepare_run
 from tfebr.refresh import catalogue_vectors, content_hashes, rows_of_hashes
 from tfebr.servable import check
 from tfebr.servable.manifest import read_manifest
+from tfebr.servable.publish import next_version
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")
@@ -306,13 +307,14 @@ def stub_write(monkeypatch):
 
     def servable(query_encoder, item_encoder, index, item_ids, default_k, attributes, intent):
         assert index.items == attributes.items == len(item_ids)
-        return SimpleNamespace(item_ids=item_ids, default_k=default_k)
+        return SimpleNamespace(item_ids=item_ids, default_k=default_k, attributes=attributes)
 
     def write(servable, base, about, check_inputs, report):
-        folder = base / "1"
+        folder = base / str(next_version(base))
         (folder / "assets.extra").mkdir(parents=True)
         (folder / "saved_model.pb").touch()
-        write_json(folder / "assets.extra" / "manifest.json", {"about": about, "index": report.as_dict()})
+        written = {"about": about, "index": report.as_dict(), "filter_columns": servable.attributes.columns}
+        write_json(folder / "assets.extra" / "manifest.json", written)
         servables[base.name] = servable
         return folder
 
@@ -325,6 +327,53 @@ def command(*arguments):
     done = CliRunner().invoke(cli.app, [*map(str, arguments), "--quiet"])
     assert done.exit_code == 0, done.output
     return done.output
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_no_filter_goes_or_changes_its_kind_unless_it_is_asked_for(tiny_run, tiny_shop, tmp_path, stub_write, shards):
+    run, table = own_copy(tiny_run, tmp_path / "run"), tiny_shop.catalogue().table
+    as_text = table.set_column(table.column_names.index("price"), "price", table["price"].cast(pa.string()))
+    catalogues = {
+        "gone": table.drop_columns(["price"]),
+        "text": as_text,
+        "both": as_text.append_column("colour", pa.array(["red"] * len(table))),
+        "more": table.append_column("colour", pa.array(["red"] * len(table))),
+        "same": table,
+    }
+    for name, changed in catalogues.items():
+        Catalogue(changed).write(tmp_path / f"{name}.parquet")
+    pipeline.export_shards(run.path, shards, "shop", quiet=True)
+    base = run.path / "servable" / ("shop" if shards == 1 else "shop-shard-1")
+    kinds = lambda: read_manifest(base / str(next_version(base) - 1))["filter_columns"]  # noqa: E731
+    before = kinds()
+    assert before["price"] == "number"
+
+    embedded = run.path / "embeddings" / "hashes.npy"
+    written = embedded.stat().st_mtime_ns
+    for name, said in (("gone", "`price`, which held numbers, is gone"), ("text", "`price`, which held numbers, holds strings")):
+        with pytest.raises(DataError, match=rf"{name}\.parquet: clients of version 1 .*{said}.*--change-filters"):
+            pipeline.refresh(run.path, tmp_path / f"{name}.parquet", "shop", quiet=True)
+        done = CliRunner().invoke(cli.app, ["refresh", str(run.path), str(tmp_path / f"{name}.parquet"), "--name", "shop", "--quiet"])
+        assert isinstance(done.exception, DataError)
+    assert next_version(base) == 2
+    assert embedded.stat().st_mtime_ns == written, "refused before anything is embedded"
+
+    # More columns take nothing away; but back without them, a filter of the version before would be gone.
+    pipeline.refresh(run.path, tmp_path / "more.parquet", "shop", quiet=True)
+    assert kinds() == before | {"colour": "category"}
+    for again in (
+        lambda **given: pipeline.refresh(run.path, tmp_path / "same.parquet", "shop", quiet=True, **given),
+        lambda **given: pipeline.export_shards(run.path, shards, "shop", quiet=True, **given),
+    ):
+        with pytest.raises(DataError, match=r"clients of version 2 .*`colour`, which held strings, is gone"):
+            again()
+    again(change_filters=True)
+    assert kinds() == before
+
+    command("refresh", run.path, tmp_path / "both.parquet", "--name", "shop", "--change-filters")
+    assert kinds() == before | {"colour": "category", "price": "category"}
+    command("export", run.path, "--shards", shards, "--name", "shop", "--change-filters")
+    assert kinds() == before
 
 
 def test_shards_hold_disjoint_ranges_and_step_together(tiny_run, tiny_shop, tmp_path, stub_write, monkeypatch):
@@ -376,6 +425,6 @@ def test_the_server_decides_the_index(tiny_run, tiny_shop, tmp_path, stub_write,
     shutil.move(run.path / "servable" / "shop" / "1", run.path / "servable" / "shop" / "9")
     pipeline.refresh(run.path, tiny_shop.path, "shop", target=0.5, quiet=True)
     assert asked == ["stock", "stock"]
-    assert read_manifest(run.path / "servable" / "shop" / "1")["index"]["target"] == 0.5
+    assert read_manifest(run.path / "servable" / "shop" / "10")["index"]["target"] == 0.5
     with pytest.raises(ConfigError, match="server"):
         pipeline.export(run.path, "other", quiet=True, server="abacus")

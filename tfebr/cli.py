@@ -25,6 +25,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.
 Data = Annotated[Path, typer.Argument(help="A data folder (from `simulate` or `prepare`).", metavar="DATA")]
 Run = Annotated[Path, typer.Argument(help="A run folder (from `train`).", metavar="RUN")]
 
+ChangeFilters = Annotated[
+    bool, typer.Option("--change-filters", help="Also where a filter of the version before would be gone or of another kind.")
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -126,12 +130,13 @@ def export(
     k: Annotated[int, typer.Option(help="Results for each query.")] = 100,
     shards: Annotated[int, typer.Option(help="Split the catalogue into so many folders, NAME-shard-0 and on, for as many servers.")] = 1,
     server: Annotated[str, typer.Option(help="What will serve it: scann (TF Serving with ScaNN's ops, tfebr serve) or stock.")] = "scann",
+    change_filters: ChangeFilters = False,
     quiet: Quiet = False,
 ) -> None:
     """Write one folder with query tower, index and item ids, checked in a fresh process before it is published."""
     from tfebr.pipeline import export_shards
 
-    _show_published(export_shards(run, shards, name, target, k, quiet=quiet, server=server))
+    _show_published(export_shards(run, shards, name, target, k, quiet=quiet, server=server, change_filters=change_filters))
 
 
 @app.command(epilog="Example: `tfebr refresh run new/catalogue.parquet`")
@@ -140,12 +145,13 @@ def refresh(
     catalogue: Annotated[Path, typer.Argument(help="A Parquet file, a folder of them, or a data folder.", metavar="CATALOGUE")],
     name: Annotated[str | None, typer.Option(help="Which servable of the run; the model's own by default.")] = None,
     target: Annotated[float | None, typer.Option(help="Recall that must be measured; as before by default.")] = None,
+    change_filters: ChangeFilters = False,
     quiet: Quiet = False,
 ) -> None:
     """Publish the next version with another catalogue under the same towers; only new and changed items are embedded."""
     from tfebr.pipeline import refresh as publish
 
-    found = publish(run, catalogue, name, target, quiet=quiet)
+    found = publish(run, catalogue, name, target, quiet=quiet, change_filters=change_filters)
     console.print(f"{found.items:,} items, of which {found.embedded:,} were new or changed and embedded", highlight=False)
     _show_published(found.folders)
 

@@ -26,6 +26,7 @@ from tfebr.models.run_folder import RunFolder
 from tfebr.progress import tell
 from tfebr.refresh import catalogue_vectors
 from tfebr.servable.check import complete_inputs
+from tfebr.servable.continuity import check_filters
 from tfebr.servable.filters import filter_clauses
 from tfebr.servable.manifest import read_manifest
 from tfebr.servable.module import RetrievalServable
@@ -62,6 +63,7 @@ class _Settings:
     heldout_queries: int = HELD_OUT_QUERIES
     quiet: bool = False
     server: str = "scann"
+    change_filters: bool = False
 
 
 def export(
@@ -72,6 +74,7 @@ def export(
     heldout_queries: int = HELD_OUT_QUERIES,
     quiet: bool = False,
     server: str = "scann",
+    change_filters: bool = False,
 ) -> Path:
     """Writes `RUN/servable/NAME/VERSION/`: query tower, index, item ids and attributes in one SavedModel, checked in a fresh process.
 
@@ -80,11 +83,13 @@ def export(
         target: recall@k of the index against exact search that must be measured.
         heldout_queries: how many requests recall is measured on.
         server: what the index will run on, "scann" or "stock"; see `tfebr.index.recipe.recipe_for`.
+        change_filters: publish a version that lacks a filter of the version before, or has one of another kind.
 
     Raises:
         ConfigError: a setting is impossible, `NAME` is there in shards, or the catalogue has changed since training.
+        DataError: a filter of the version before would be gone or of another kind.
     """
-    return export_shards(run, 1, name, target, k, heldout_queries, quiet, server)[0]
+    return export_shards(run, 1, name, target, k, heldout_queries, quiet, server, change_filters)[0]
 
 
 def export_shards(
@@ -96,6 +101,7 @@ def export_shards(
     heldout_queries: int = HELD_OUT_QUERIES,
     quiet: bool = False,
     server: str = "scann",
+    change_filters: bool = False,
 ) -> list[Path]:
     """Writes `RUN/servable/NAME-shard-I/VERSION/` for each of `shards` parts of the catalogue; see `export` for the rest.
 
@@ -108,8 +114,8 @@ def export_shards(
     folder = RunFolder(run)
     catalogue = folder.data.catalogue()
     check_unchanged(folder, catalogue)
-    settings = _Settings(name or folder.model_name, shards, target, k, heldout_queries, quiet, server)
-    return _publish(folder, catalogue, catalogue, settings).folders
+    settings = _Settings(name or folder.model_name, shards, target, k, heldout_queries, quiet, server, change_filters)
+    return _publish(folder, catalogue, catalogue, folder.data.path, settings).folders
 
 
 def refresh(
@@ -119,6 +125,7 @@ def refresh(
     target: float | None = None,
     heldout_queries: int = HELD_OUT_QUERIES,
     quiet: bool = False,
+    change_filters: bool = False,
 ) -> Published:
     """Writes the next version from the same towers and another catalogue; neither training data nor examples are needed.
 
@@ -132,24 +139,26 @@ def refresh(
         catalogue: a Parquet file, a folder of them, or a data folder.
         name: which servable; it stays in as many shards as it is in.
         target: as in `export`; by default that of the version before, whose `k` and `server` are kept, too.
+        change_filters: as in `export`.
 
     Raises:
-        DataError: the catalogue is bad or lacks a column that the model reads.
+        DataError: the catalogue is bad or lacks a column that the model reads, or a filter of the version before would be gone or of
+            another kind.
         ArtifactError: the run has lost its copy of the catalogue that it was trained on.
     """
     folder, found = RunFolder(run), Catalogue.read(catalogue)
     tell(found.notes)
     name = name or folder.model_name
     shards = len(_shard_folders(folder, name)) or 1
-    base = folder.path / "servable" / (name if shards == 1 else _shard_name(name, 0))
-    settings = _Settings(name, shards, heldout_queries=heldout_queries, quiet=quiet)
+    settings = _Settings(name, shards, heldout_queries=heldout_queries, quiet=quiet, change_filters=change_filters)
+    base = folder.path / "servable" / _servable_names(settings)[0]
     if version_folders(base):
         manifest = read_manifest(latest(base))
         index, server = manifest["index"], manifest["about"].get("server", settings.server)
         settings = dataclasses.replace(settings, target=index["target"], k=index["k"], server=server)
     if target is not None:
         settings = dataclasses.replace(settings, target=target)
-    return _publish(folder, folder.trained_on(), found, settings)
+    return _publish(folder, folder.trained_on(), found, catalogue, settings)
 
 
 def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
@@ -161,15 +170,19 @@ def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
         )
 
 
-def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, settings: _Settings) -> Published:
+def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, source: str | os.PathLike, settings: _Settings) -> Published:
     _check_settings(run, len(catalogue), settings)
+    filterable = _filterable(run, catalogue)
+    if not settings.change_filters:
+        for name in _servable_names(settings):
+            check_filters(run.path / "servable" / name, filter_columns(filterable), source)
     model = run.trained_model()
     # Histories are read through the item table, and ids learned, by the rows of training.
     known = ItemIds(trained.item_ids)
     encoders = RawQueryEncoder(model, run.featurizer, known), RawItemEncoder(model, run.featurizer, known)
     vectors, embedded = catalogue_vectors(run, catalogue.table, encoders[1], settings.quiet)
     queries, measured_on = _heldout_queries(run, model, encoders[0], catalogue, settings.heldout_queries)
-    filterable, intent = _filterable(run, catalogue), _intent(run, catalogue)
+    intent = _intent(run, catalogue)
     about = {"model": run.model_name, "config": dataclasses.asdict(run.config), "catalogue": catalogue.content_hash()}
     about |= {"recall_measured_on": measured_on, "server": settings.server}
     same = about["catalogue"] == run.table.catalogue_hash
@@ -255,6 +268,10 @@ def _questions(table: pa.Table, attributes: ItemAttributes | None) -> list[dict[
 
 def _shard_name(name: str, number: int) -> str:
     return f"{name}-shard-{number}"
+
+
+def _servable_names(settings: _Settings) -> list[str]:
+    return [settings.name] if settings.shards == 1 else [_shard_name(settings.name, number) for number in range(settings.shards)]
 
 
 def _shard_folders(run: RunFolder, name: str) -> list[Path]:

@@ -34,7 +34,7 @@ class RestClient:
         return [int(status["version"]) for status in found if status["state"] == "AVAILABLE"]
 
     def signatures(self):
-        """By signature, dtype and sizes of each input (-1 is any size) and the names of its outputs; read from the server once."""
+        """By signature, dtype and sizes of each input (-1 is any size) and the names of its outputs; kept while requests fit them."""
         if self._signatures is None:
             described = self._call("/metadata")["metadata"]["signature_def"]["signature_def"]
             self._signatures = {
@@ -51,6 +51,17 @@ class RestClient:
             rows: dicts of inputs; those left out are padding. Lists get one place of padding in front: a server that merges requests into
                 batches fills shorter lists up with the first element of each request's own.
         """
+        known = self._signatures
+        try:
+            return self._predict(signature, rows)
+        except (KeyError, ValueError, urllib.error.HTTPError):
+            # A version with other inputs may have been published since they were read.
+            self._signatures = None
+            if known is None or self.signatures() == known:
+                raise
+        return self._predict(signature, rows)
+
+    def _predict(self, signature, rows):
         inputs, outputs = self.signatures()[signature]
         for name in {name for row in rows for name in row}:
             if name not in inputs:

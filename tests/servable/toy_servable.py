@@ -1,9 +1,11 @@
 """A servable small enough for tests: queries and items are embedded by hashing their strings."""
 
+import importlib
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import tensorflow as tf
 
 from tfebr.data.item_ids import ItemIds
@@ -71,11 +73,20 @@ COLUMNS = {
 }
 
 
-def toy_servable(kind="exact", default_k=K, columns=None, intent=None, item_encoder=None):
+def toy_servable(kind="exact", default_k=K, columns=None, intent=None, item_encoder=None, query_encoder=ToyQueries):
     ids = ItemIds(np.array(IDS))
     index = ExactIndex(EMBEDDINGS) if kind == "exact" else ScannIndex(EMBEDDINGS, TREE)
     attributes = ItemAttributes(pa.table(columns)) if columns else None
-    return RetrievalServable(ToyQueries(ids), item_encoder or ToyItems(), index, ids, default_k, attributes, intent)
+    return RetrievalServable(query_encoder(ids), item_encoder or ToyItems(), index, ids, default_k, attributes, intent)
 
 
 QUESTIONS = [{"query": ["red shoes"]}, {"query": ["a", ""], "history_items": [["sku-4"], []], "prices": [[1, 2, 3], [0, 0, 0]]}]
+
+
+def write_unchecked(servable, base, questions=QUESTIONS, report=None):
+    """Writes a version without the check in a fresh process, which takes seconds, for tests of something else."""
+    # The room's public function has the name of its module, which an import gives only sometimes.
+    module = importlib.import_module("tfebr.servable.write")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_check_in_fresh_process", lambda folder: {"ok": True})
+        return module.write(servable, base, {}, questions, report)

@@ -51,8 +51,9 @@ class ColumnRoles:
         return cls(**{role: tuple(names) for role, names in found.items()})
 
     def over(self, table: pa.Table) -> "ColumnRoles":
-        """The same roles for another table: without columns that it does not have, and with its new ones by their type."""
-        there = {role: [n for n in names if n in table.column_names] for role, names in self.to_json().items()}
+        """The same roles for another table: without columns that it does not have; new ones, and those of another type, by their type."""
+        types = dict(zip(table.column_names, table.schema.types, strict=True))
+        there = {role: [n for n in names if n in types and _fits(role, types[n])] for role, names in self.to_json().items()}
         return ColumnRoles.of(table, there)
 
     def to_json(self) -> dict[str, list[str]]:
@@ -92,11 +93,15 @@ def _check(name: str, role: str, table: pa.Table, source: str) -> None:
     if name == "item_id" or (name == "title" and role != "text"):
         raise DataError(f"{source}: `columns` names {name!r} as {role}. `item_id` has no role, and `title` is text. Remove it there.")
     kind = table.schema.field(name).type
-    if role != "ignored" and (role == "number") != pa.types.is_floating(kind):
+    if not _fits(role, kind):
         wanted = "numbers" if role == "number" else "strings"
         raise DataError(
             f"{source}: `columns` names {name!r} as {role}, which needs {wanted}, but the catalogue holds {kind}. Write it as {wanted}."
         )
+
+
+def _fits(role: str, kind: pa.DataType) -> bool:
+    return role == "ignored" or (role == "number") == pa.types.is_floating(kind)
 
 
 def _default(field: pa.Field) -> str:
