@@ -1,18 +1,29 @@
 """Whatever interrupts a write, a reader sees the old content or the new."""
 
+import contextlib
 import errno
+import fcntl
+import functools
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfebr import files
 from tfebr.errors import TfebrError
-from tfebr.files import TakenError, atomic_file, atomic_folder, read_json, remove_abandoned, write_json
+from tfebr.files import TakenError, atomic_file, atomic_folder, held, read_json, remove_abandoned, write_json
+
+# The package itself would load TensorFlow.
+STUB = "import sys, types\npackage = types.ModuleType('tfebr')\npackage.__path__ = [sys.argv[2]]\nsys.modules['tfebr'] = package\n"
 
 
 def names(folder: Path) -> list[str]:
@@ -215,9 +226,7 @@ def leave_behind(folder: Path, statement: str) -> None:
         "def die():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"with files.atomic_folder(sys.argv[1]) as partial:\n    (partial / 'new').touch()\n    {statement}\n"
     )
-    # The package itself would load TensorFlow.
-    stub = "import sys, types\npackage = types.ModuleType('tfebr')\npackage.__path__ = [sys.argv[2]]\nsys.modules['tfebr'] = package\n"
-    ended = subprocess.run([sys.executable, "-c", stub + script, str(folder), str(Path(files.__file__).parent)], check=False)
+    ended = subprocess.run([sys.executable, "-c", STUB + script, str(folder), str(Path(files.__file__).parent)], check=False)
     assert ended.returncode == -signal.SIGKILL
 
 
@@ -295,3 +304,141 @@ def test_without_locks_everything_is_written_and_nothing_cleared_up(tmp_path, mo
             (partial / name).touch()
     assert names(tmp_path) == [left.name, "folder"]
     assert names(tmp_path / "folder") == ["new"]
+
+
+class Turns:
+    """Runs jobs in threads, one at a time: each goes on, up to its next call of the system, when it is its turn."""
+
+    def __init__(self, jobs, choices):
+        self.jobs, self.choices = jobs, iter(choices)
+        self.mine = [threading.Semaphore(0) for _ in jobs]
+        self.back = threading.Semaphore(0)
+        self.number: dict[int, int] = {}
+        self.done: set[int] = set()
+        self.errors: list[BaseException] = []
+
+    def pause(self) -> None:
+        number = self.number.get(threading.get_ident())
+        if number is not None:
+            self.back.release()
+            self.mine[number].acquire()
+
+    def run(self, look) -> None:
+        threads = [threading.Thread(target=self._job, args=(number,)) for number in range(len(self.jobs))]
+        for thread in threads:
+            thread.start()
+        alive = list(range(len(threads)))
+        for turn in itertools.count():
+            number = alive[next(self.choices, turn) % len(alive)]
+            self.mine[number].release()
+            self.back.acquire()
+            look()
+            if number in self.done:
+                alive.remove(number)
+            if not alive:
+                break
+        for thread in threads:
+            thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+    def _job(self, number: int) -> None:
+        self.mine[number].acquire()
+        self.number[threading.get_ident()] = number
+        try:
+            self.jobs[number]()
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            self.done.add(number)
+            self.back.release()
+
+
+def write_whole(target: Path, token: str) -> None:
+    with atomic_folder(target) as partial:
+        (partial / "one").write_text(token)
+        (partial / "two").write_text(token)
+
+
+def token_of(target: Path) -> str:
+    one, two = ((target / name).read_text() for name in ("one", "two"))
+    assert one == two
+    return one
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_several_writers_of_one_folder_in_any_order_of_their_steps(tmp_path, monkeypatch, there):
+    flock, turns = fcntl.flock, None
+
+    def in_turn(call):
+        def called(*args, **kwargs):
+            if turns is not None:
+                turns.pause()
+            return call(*args, **kwargs)
+
+        return called
+
+    def flock_in_turn(descriptor, operation):
+        """Waits by giving the turn away, so that no order of steps hangs."""
+        while True:
+            turns.pause()
+            try:
+                return flock(descriptor, operation | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if operation & fcntl.LOCK_NB:
+                    raise
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    for name in ("rename", "open", "mkdir", "close"):
+        monkeypatch.setattr(os, name, in_turn(getattr(os, name)))
+    monkeypatch.setattr(files.fcntl, "flock", flock_in_turn)
+
+    @given(st.lists(st.integers(0, 5), max_size=120))
+    @settings(max_examples=150)
+    def check(choices) -> None:
+        nonlocal turns
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        target = folder / "folder"
+        turns = None
+        if there:
+            target.mkdir()
+            for name in ("one", "two"):
+                (target / name).write_text("before")
+        turns = Turns([functools.partial(write_whole, target, token) for token in "abc"], choices)
+
+        def look() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                token_of(target)
+
+        turns.run(look)
+        assert token_of(target) in "abc"
+        assert names(folder) == ["folder"]
+
+    check()
+
+
+def test_processes_that_write_one_folder_at_once(tmp_path):
+    target = tmp_path / "folder"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom tfebr import files\n"
+        "for number in range(60):\n    with files.atomic_folder(sys.argv[1]) as partial:\n"
+        "        for name in ('one', 'two'):\n            (partial / name).write_text(f'{sys.argv[3]} {number}')\n"
+    )
+    command = [sys.executable, "-c", STUB + script, str(target), str(Path(files.__file__).parent)]
+    processes = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in "abcd"]
+    ends = [(process.communicate()[1], process.returncode) for process in processes]
+    assert ends == [("", 0)] * 4
+    assert token_of(target).split()[1] == "59"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path, monkeypatch):
+    with held(tmp_path) as first:
+        with held(tmp_path) as second:
+            assert (first, second) == (True, False)
+    with held(tmp_path) as again:
+        assert again
+    monkeypatch.setattr(files.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks here")))
+    with held(tmp_path) as without_locks, held(tmp_path) as other:
+        assert without_locks
+        assert other

@@ -41,6 +41,7 @@ def _clear_disk_errors(target: Path) -> Iterator[None]:
         raise
 
 
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 _NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EBADF)
 # What a process that was killed may leave: a folder that it was filling, and the old content that it was about to replace.
 _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>partial|old)")
@@ -86,27 +87,28 @@ def atomic_folder(target: str | os.PathLike, replace: bool = True) -> Iterator[P
     with _clear_disk_errors(target):
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target.parent, target.name)
-        partial, old = _sibling(target), _sibling(target, "old")
-        locks = [_make_locked(partial)]
-        try:
+        with hidden_folder(target) as partial:
             yield partial
             for folder, _, files in os.walk(partial):
                 for name in (*files, "."):
                     _keep(os.path.join(folder, name))
-            if replace and (lock := _lock(target, wait=True)) is not None:
-                locks.append(lock)
-                os.rename(target, old)
-            _rename_to_new(partial, target)
+            _put_in_place(partial, target, replace)
             _keep(target.parent)
-        finally:
-            if old.exists() and not target.exists():
-                os.rename(old, target)
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-            for lock in locks:
-                os.close(lock)
+
+
+@contextlib.contextmanager
+def hidden_folder(target: str | os.PathLike) -> Iterator[Path]:
+    """Yields an empty folder with a hidden name beside `target`; it is removed at the end, after a kill by the next one of this target."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target.parent, target.name)
+    hidden = _sibling(target)
+    lock = _make_locked(hidden)
+    try:
+        yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(lock)
 
 
 def remove_abandoned(folder: str | os.PathLike, name: str | None = None) -> None:
@@ -123,11 +125,32 @@ def remove_abandoned(folder: str | os.PathLike, name: str | None = None) -> None
         lock = _lock(path, wait=False)
         if lock is None:
             continue
-        if left["kind"] == "old" and not (target := path.with_name(left["name"])).exists():
-            os.rename(path, target)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        if left["kind"] == "old":
+            _put_back(path, path.with_name(left["name"]))
+        shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def held(folder: str | os.PathLike) -> Iterator[bool]:
+    """Holds a folder's lock to the end of the block or of the process; yields False, at once, where another one holds it.
+
+    On a file system without locks everybody is alone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _locked(descriptor, wait=False) is not False
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file or a folder with all that is in it, where there is one."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _keep(path: str | os.PathLike) -> None:
@@ -143,14 +166,45 @@ def _keep(path: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
+def _put_in_place(partial: Path, target: Path, replace: bool) -> None:
+    while True:
+        # Whoever moves a target away holds its lock: of several processes that replace it, each replaces what the one before has put there.
+        lock, old = _lock(target, wait=True) if replace else None, _sibling(target, "old")
+        try:
+            if lock is not None:
+                os.rename(target, old)
+            _rename_to_new(partial, target)
+            return
+        except TakenError:
+            # Another process has found the place empty, at first or between the two renames, and was faster.
+            if not replace:
+                raise
+        finally:
+            if lock is not None:
+                _put_back(old, target)
+                shutil.rmtree(old, ignore_errors=True)
+                os.close(lock)
+
+
 def _rename_to_new(partial: Path, target: Path) -> None:
     try:
         # Refused by the system, in one step, where the target is a folder that holds something.
         os.rename(partial, target)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in _OCCUPIED:
             raise
         raise TakenError(f"{target}: there already, written by another process meanwhile.") from error
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """What was put aside comes back, unless something else is in its place."""
+    if not old.exists() or target.exists():
+        return
+    try:
+        os.rename(old, target)
+    except OSError as error:
+        if error.errno not in _OCCUPIED:
+            raise
 
 
 def _make_locked(folder: Path) -> int:
@@ -159,30 +213,50 @@ def _make_locked(folder: Path) -> int:
         folder.mkdir()
         lock = _lock(folder, wait=True)
         # Whoever clears up may have come between the two steps.
-        if lock is not None and folder.exists():
-            return lock
         if lock is not None:
-            os.close(lock)
+            return lock
 
 
 def _lock(folder: Path, wait: bool) -> int | None:
-    """A descriptor that holds the folder's lock, None when another one holds it or the folder is gone."""
+    """A descriptor that holds the lock of the folder that has this name now; None when another one holds it or there is no such folder."""
+    while True:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        try:
+            locked = _locked(descriptor, wait)
+            # On a file system without locks there is nothing to hold, and nothing is ever taken for abandoned.
+            if locked is False or (locked is None and not wait):
+                os.close(descriptor)
+                return None
+            if locked is None or _is_at(descriptor, folder):
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+        # While this process waited, the folder was renamed or removed: its lock says nothing about what has the name now.
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, wait: bool) -> bool | None:
+    """Whether the lock could be taken; None on a file system that has none. The system frees it with the process, never before."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    try:
-        # The system frees it with the process, however that ends, and never before.
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
-        # On a file system without locks there is nothing to hold, and nothing is ever taken for abandoned.
-        if wait and error.errno in _NO_LOCKS:
-            return descriptor
-        os.close(descriptor)
-        if error.errno == errno.EWOULDBLOCK or error.errno in _NO_LOCKS:
+        if error.errno in _NO_LOCKS:
             return None
-        raise
-    return descriptor
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        return False
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_json(target: str | os.PathLike, value: Any) -> None:
