@@ -10,16 +10,17 @@ import ir_measures
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from harness import run_servable_test
 
 from tfebr import pipeline
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
 from tfebr.data.stage import Stage
-from tfebr.errors import ConfigError, TfebrError
+from tfebr.errors import ConfigError, DataError, TfebrError
 from tfebr.evaluation.ranking import Ranking
 from tfebr.evaluation.runs import read_run
-from tfebr.files import write_json
+from tfebr.files import read_json, write_json
 from tfebr.models.run_folder import RunFolder
 
 # The room's public function has the name of its module, which an import gives only sometimes.
@@ -96,6 +97,61 @@ def test_the_order_of_shown_items_is_reported_from_one_embedding_of_everything(m
         expected = np.mean(pairs) if pairs else np.nan
         assert report.values("click_over_unclicked")[row] == pytest.approx(expected, abs=1e-9, nan_ok=True)
         assert whole[request_id] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["a/run", "b/run"], ["a/run", "b/run"]),
+        (["run", "a/run"], ["start/run", "a/run"]),
+        (["a/run", "a/other", "b/run"], ["a/run", "other", "b/run"]),
+        (["x/a/run", "y/a/run", "y/b/run"], ["x/a/run", "y/a/run", "b/run"]),
+        (["bm25", "other"], ["start/bm25", "other"]),
+    ],
+)
+def test_runs_of_one_model_have_different_names(tiny_run, tmp_path, folders, names):
+    paths = [tmp_path / "start" / folder for folder in folders]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(shutil.copytree(tiny_run.path, tmp_path / "runs" / str(len(list(tmp_path.glob("runs/*"))))))
+    assert pipeline._names([RunFolder(path) for path in paths]) == names
+
+
+def test_no_report_is_lost_where_folders_have_one_name(tiny_run, tiny_shop, tmp_path):
+    runs = [own_copy(tiny_run, tmp_path / name / "run").path for name in ("a", "b")]
+    reports = pipeline.evaluate(runs, max_requests=30)
+    assert list(reports) == ["a/run", "b/run", "bm25"]
+    for run in runs:
+        assert set(read_json(run / "metrics.json")["test"]) == {"dpsr", "bm25"}
+    with pytest.raises(DataError, match=r"`runs`: '.*run' is given twice"):
+        pipeline.evaluate([runs[0], tmp_path / "b" / ".." / "a" / "run"])
+
+
+def test_metrics_are_written_whatever_becomes_of_the_run_files(tiny_run, tmp_path, monkeypatch):
+    run = own_copy(tiny_run, tmp_path / "run")
+
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(pipeline, "write_run", full)
+    with pytest.raises(OSError, match="no space"):
+        pipeline.evaluate([run.path], max_requests=30)
+    assert set(read_json(run.path / "metrics.json")["test"]) == {"dpsr", "bm25"}
+
+
+def test_repeated_request_ids_are_refused_before_one_is_taken_for_another(tiny_run, tiny_shop, monkeypatch):
+    evaluation = pipeline.Evaluation.of(tiny_shop, tiny_run.split_time)
+    ids = evaluation.request_ids
+    with pytest.raises(DataError, match=f"request_id: {ids[0]!r} is given twice"):
+        dataclasses.replace(evaluation.requests, request_ids=[*ids[:-1], ids[0]])
+    batches = pipeline.evaluation_batches
+
+    def repeated(*arguments, **settings):
+        return batches(*arguments, **settings).map(lambda batch: batch | {"request_id": tf.fill(tf.shape(batch["request_id"]), "same")})
+
+    monkeypatch.setattr(pipeline, "evaluation_batches", repeated)
+    with pytest.raises(DataError, match="two test examples have the request id 'same'"):
+        pipeline.rank_model(tiny_run, evaluation)
 
 
 def test_held_out_requests_are_the_last_and_none_is_trained_on(measured, tiny_shop):

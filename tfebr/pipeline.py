@@ -1,9 +1,11 @@
 """The main job in a few calls: train, evaluate, compare with baselines, export, refresh. Every command is one of these."""
 
+import collections
 import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.bm25 import BM25
 from tfebr.evaluation.judged import evaluate_judged
 from tfebr.evaluation.ranking import Ranking, rank_exact
-from tfebr.evaluation.report import Report
+from tfebr.evaluation.report import Report, places_of
 from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, split_time
 from tfebr.evaluation.runs import write_run
 from tfebr.evaluation.stage_order import ShownItems, stage_order
@@ -122,7 +124,7 @@ class Evaluation:
         report = evaluate_requests(ranking, self.requests, self.k, self.popularity, oracle)
         if order is None:
             return report
-        place = {request_id: row for row, request_id in enumerate(order.ids)}
+        place = places_of(order.ids, "report of the shown items' order: request id")
         rows = [place[request_id] for request_id in report.ids]
         return dataclasses.replace(report, metrics=report.metrics | {name: values[rows] for name, values in order.metrics.items()})
 
@@ -151,6 +153,7 @@ def _rank_and_order(run: RunFolder, evaluation: Evaluation, model: RetrievalMode
     def embedded() -> Iterator[ShownItems]:
         embed, batches = itertools.tee(evaluation_batches(_evaluation_shards(run, evaluation), run.featurizer))
         for (ids, embeddings), batch in zip(model.query_embeddings(embed), batches, strict=True):
+            _refuse_repeated(run, ids, found)
             found.update(zip(ids, embeddings, strict=True))
             yield ShownItems(ids, embeddings, *(batch[name].numpy() for name in ("items", "stages", "positions")))
 
@@ -159,6 +162,13 @@ def _rank_and_order(run: RunFolder, evaluation: Evaluation, model: RetrievalMode
     if missing:
         raise DataError(f"{run.path}: request {missing[0]!r} is not among the test examples. Train again on this data.")
     return rank_exact(np.stack([found[i] for i in evaluation.request_ids]), items, max(evaluation.k)), order
+
+
+def _refuse_repeated(run: RunFolder, ids: list[str], found: dict[str, np.ndarray]) -> None:
+    """A request would be ranked by the embedding of another one."""
+    repeated = [request_id for request_id, count in collections.Counter([*ids, *(i for i in ids if i in found)]).items() if count > 1]
+    if repeated:
+        raise DataError(f"{run.path}: two test examples have the request id {repeated[0]!r}. Make the log's ids unique and train again.")
 
 
 def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
@@ -190,24 +200,39 @@ def evaluate(
         data: a data folder in place of the one the runs were trained on, for instance one that was moved.
 
     Returns:
-        Reports by system: the model's name, or the folder's where several runs share a model; last, "bm25", which has no metrics of the
-        shown items' order.
+        Reports by system: the model's name, or where several runs share a model, as much of the end of each folder's path as tells it from
+        the others; last, "bm25", which has no metrics of the shown items' order.
+
+    Raises:
+        ConfigError: the runs are of different data or split times.
+        DataError: a run is given twice.
     """
     folders = [RunFolder(run, data) for run in runs]
     if len({(folder.data.path, folder.split_time) for folder in folders}) != 1:
         raise ConfigError("the runs were trained on different data or split times, so that their figures cannot stand side by side.")
     evaluation = Evaluation.of(folders[0].data, folders[0].split_time, split, max_requests)
-    models = [folder.model_name for folder in folders]
-    names = models if len(set(models)) == len(models) else [folder.path.name for folder in folders]
+    names = _names(folders)
     bm25 = rank_bm25(evaluation)
     bm25_report = evaluation.report(bm25)
     item_ids = list(evaluation.catalogue.item_ids)
     reports = {}
     for name, folder in zip(names, folders, strict=True):
         ranking, reports[name] = measure_model(folder, evaluation)
-        for system, found in ((folder.model_name, ranking), ("bm25", bm25)):
-            write_run(folder.path / "runs" / f"{system}-{split}.run", evaluation.request_ids, found, item_ids, f"tfebr-{system}")
         metrics = folder.path / "metrics.json"
         before = read_json(metrics) if metrics.exists() else {}
         write_json(metrics, before | {split: {folder.model_name: reports[name].to_json(), "bm25": bm25_report.to_json()}})
+        for system, found in ((folder.model_name, ranking), ("bm25", bm25)):
+            write_run(folder.path / "runs" / f"{system}-{split}.run", evaluation.request_ids, found, item_ids, f"tfebr-{system}")
     return reports | {"bm25": bm25_report}
+
+
+def _names(runs: list[RunFolder]) -> list[str]:
+    """The runs' names in results, all different and none of them the baseline's."""
+    models = [run.model_name for run in runs]
+    if len(set(models)) == len(models):
+        return models
+    places_of([str(run.path.resolve()) for run in runs], "`runs`")
+    paths = [Path(os.path.abspath(run.path)).parts for run in runs]
+    ends = [[Path(*path[-length:]).as_posix() for length in range(1, len(path) + 1)] for path in paths]
+    taken = collections.Counter(["bm25", *itertools.chain(*ends)])
+    return [next(end for end in of_path if taken[end] == 1) for of_path in ends]

@@ -1,8 +1,10 @@
+import re
+
 import ir_measures
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tfebr.data.judgments import QRELS
@@ -53,19 +55,40 @@ def test_a_run_of_another_tool_is_ordered_by_score(tmp_path):
     assert read_run(tmp_path / "run.txt", ["q"], ["a", "b", "c"]).item_rows.tolist() == [[2, 0, 1]]
 
 
-@pytest.mark.parametrize("bad", ["two words", "", "tab\tbed", "no\u00a0break", "line\n"])
-@pytest.mark.parametrize("field", ["query_id", "item_id", "tag"])
-def test_ids_that_the_format_cannot_carry_leave_the_old_file(tmp_path, bad, field):
-    path = tmp_path / "run.txt"
-    path.write_text("old")
-    words = {"query_id": "q", "item_id": "i", "tag": "t"} | {field: bad}
-    with pytest.raises(DataError, match=f"{field}: .*whitespace"):
-        write_run(path, [words["query_id"]], Ranking(np.array([[0]]), np.ones((1, 1))), [words["item_id"]], words["tag"])
-    if field != "tag":
-        with pytest.raises(DataError, match=f"{field}: .*whitespace"):
-            write_qrels(path, [words["query_id"]], [words["item_id"]], [1])
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+# What a reader of another tool may take for the end of a field or a line, and what an escape is made of.
+HARD = st.text(
+    st.sampled_from(" \t\n\r\x00\x0b\x0c\x1c\x1f\x7f\x85\xa0\u1680\u2003\u2028\u2029\u3000\ufeff%%2050aA\u5546")
+    | st.characters(exclude_categories=("Cs",))
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(HARD, min_size=2, max_size=4, unique=True), st.lists(HARD, min_size=3, max_size=3, unique=True), HARD)
+@example(["", "%"], ["%", "%25", "%%"], "")
+@example(["50%", "50%25"], ["a b", "a%20b", "a%2520b"], "two words")
+def test_any_ids_come_back_as_they_were(tmp_path, query_ids, item_ids, tag):
+    ranking = Ranking(np.array([[0, 1, 2]] * len(query_ids)), np.array([[3, 2, 1]] * len(query_ids)))
+    write_run(tmp_path / "run.txt", query_ids, ranking, item_ids, tag)
+    assert np.array_equal(read_run(tmp_path / "run.txt", query_ids, item_ids).item_rows, ranking.item_rows)
+    write_qrels(tmp_path / "qrels.txt", query_ids, item_ids[:1] * len(query_ids), [1] * len(query_ids))
+    assert read_qrels(tmp_path / "qrels.txt").to_pydict() == {
+        "query_id": query_ids,
+        "item_id": item_ids[:1] * len(query_ids),
+        "relevance": [1.0] * len(query_ids),
+    }
+    # Readers of other tools see as many lines, fields and different ids as there are, whatever they take for whitespace.
+    for file, fields, ids in (("run.txt", 6, 3 * len(query_ids)), ("qrels.txt", 4, len(query_ids))):
+        lines = (tmp_path / file).read_bytes().decode().splitlines()
+        assert [len(re.split(r"[\s\x00-\x1f\x7f-\x9f\ufeff]+", line)) for line in lines] == [fields] * ids
+        assert len({(line.split()[0], line.split()[2]) for line in lines}) == ids
+
+
+def test_ordinary_ids_are_written_as_they_are_and_foreign_ones_read_as_they_stand(tmp_path):
+    write_qrels(tmp_path / "qrels.txt", ["caf\u00e9-\u5546/4#x"], ["a&b=c+d"], [1])
+    assert (tmp_path / "qrels.txt").read_text() == "caf\u00e9-\u5546/4#x 0 a&b=c+d 1\n"
+    (tmp_path / "foreign.txt").write_text("50% 0 a%41 1\n100%zz 0 %ff 1\n")
+    assert read_qrels(tmp_path / "foreign.txt").to_pydict()["query_id"] == ["50%", "100%zz"]
+    assert read_qrels(tmp_path / "foreign.txt").to_pydict()["item_id"] == ["a%41", "%ff"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A report: every metric of every request of one system, so that means can be shown and two systems be paired."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ class Report:
     """Metrics of one system on one set of requests.
 
     Attributes:
-        ids: `[requests]` request or query ids; two reports pair when these are equal.
+        ids: `[requests]` distinct request or query ids; two reports pair when these are equal.
         metrics: name -> float `[requests]`, NaN where the metric is not defined for the request (no order: no ordered recall).
         bands: `[requests]` frequency band of each request's query ("head", "torso", "tail"), or None where queries have no frequency.
     """
@@ -26,6 +27,7 @@ class Report:
     bands: list[str] | None = None
 
     def __post_init__(self) -> None:
+        places_of(self.ids, "report: request id")
         for name, values in self.metrics.items():
             if len(values) != len(self.ids):
                 raise DataError(f"report: metric {name!r} has {len(values)} values for {len(self.ids)} requests.")
@@ -70,3 +72,12 @@ def check_depth(ranking: Ranking, requests: int, k: tuple[int, ...]) -> None:
         raise ConfigError(f"`k` should be positive integers. Received: `k` = {k}.")
     if ranking.k < max(k):
         raise ConfigError(f"metrics at k = {max(k)} need a ranking of that depth. Received: depth {ranking.k}. Rank with a larger k.")
+
+
+def places_of(ids: Sequence[str], what: str) -> dict[str, int]:
+    """The place of each id; raises DataError, which begins with `what`, where one is given twice: it could be taken for another."""
+    places = {word: i for i, word in enumerate(ids)}
+    if len(places) < len(ids):
+        repeated = next(word for i, word in enumerate(ids) if places[word] != i)
+        raise DataError(f"{what}: {repeated!r} is given twice. Ids must be unique.")
+    return places

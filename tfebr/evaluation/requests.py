@@ -14,7 +14,7 @@ from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation import metrics
 from tfebr.evaluation.ranking import Ranking
-from tfebr.evaluation.report import BANDS, Report, check_depth
+from tfebr.evaluation.report import BANDS, Report, check_depth, places_of
 
 _REQUESTS_AT_ONCE = 65536
 _ORACLE_QUERIES_AT_ONCE = 1024
@@ -52,6 +52,7 @@ class HeldOut:
         lengths = {field.name: len(getattr(self, field.name)) for field in dataclasses.fields(self)}
         if len(set(lengths.values())) > 1:
             raise DataError(f"held-out requests: the fields differ in length: {lengths}.")
+        places_of(self.request_ids, "held-out requests: request_id")
 
     def __len__(self) -> int:
         return len(self.request_ids)

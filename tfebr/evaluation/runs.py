@@ -1,7 +1,13 @@
-"""TREC run and qrels files, so that any other tool of the field can measure a ranking, and any ranking be measured here."""
+"""TREC run and qrels files, so that any other tool of the field can measure a ranking, and any ranking be measured here.
+
+Whitespace separates the fields of these formats. An id that is empty or holds whitespace, a control character or "%" is written
+percent-encoded, as "%" when it is empty, and read back as it was; every other id is written as it is.
+"""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import urllib.parse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ import pyarrow as pa
 from tfebr.data.judgments import QRELS
 from tfebr.errors import DataError
 from tfebr.evaluation.ranking import Ranking
+from tfebr.evaluation.report import places_of
 from tfebr.files import atomic_file
 
 
@@ -24,21 +31,20 @@ def write_run(path: str | os.PathLike, query_ids: Sequence[str], ranking: Rankin
         tag: names the system.
 
     Raises:
-        DataError: an id or the tag is empty or holds whitespace, which the format cannot carry; ids repeat; or counts do not fit.
+        DataError: query ids repeat, or counts do not fit.
     """
     if len(query_ids) != len(ranking):
         raise DataError(f"{path}: {len(query_ids)} query ids were given for a ranking of {len(ranking)} requests.")
     if ranking.item_rows.max(initial=-1) >= len(item_ids):
         raise DataError(f"{path}: the ranking holds item row {ranking.item_rows.max()}, but only {len(item_ids)} item ids were given.")
-    _distinct(query_ids, f"{path}: query_id")
-    _check_words([tag], f"{path}: tag")
-    _check_words(query_ids, f"{path}: query_id")
-    _check_words([item_ids[row] for row in np.unique(ranking.item_rows[ranking.item_rows >= 0])], f"{path}: item_id")
+    places_of(query_ids, f"{path}: query_id")
+    items = {row: _word(item_ids[row]) for row in np.unique(ranking.item_rows[ranking.item_rows >= 0]).tolist()}
+    tag = _word(tag)
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        for query_id, rows, scores in zip(query_ids, ranking.item_rows.tolist(), ranking.scores.tolist(), strict=True):
+        for query_id, rows, scores in zip(map(_word, query_ids), ranking.item_rows.tolist(), ranking.scores.tolist(), strict=True):
             results = ((row, score) for row, score in zip(rows, scores, strict=True) if row >= 0)
             # Nine significant digits are enough to give back any float32.
-            file.writelines(f"{query_id} Q0 {item_ids[row]} {rank} {score:.9g} {tag}\n" for rank, (row, score) in enumerate(results, 1))
+            file.writelines(f"{query_id} Q0 {items[row]} {rank} {score:.9g} {tag}\n" for rank, (row, score) in enumerate(results, 1))
 
 
 def read_run(path: str | os.PathLike, query_ids: Sequence[str], item_ids: Sequence[str]) -> Ranking:
@@ -50,10 +56,11 @@ def read_run(path: str | os.PathLike, query_ids: Sequence[str], item_ids: Sequen
         DataError: the file is missing or not UTF-8, or a line is malformed, its query or item is unknown, its score is not finite, or it
             repeats an item; the message names the line.
     """
-    queries, items = _distinct(query_ids, f"{path}: query_id"), _distinct(item_ids, f"{path}: item_id")
+    queries, items = places_of(query_ids, f"{path}: query_id"), places_of(item_ids, f"{path}: item_id")
     results: list[list[tuple[float, int, int]]] = [[] for _ in query_ids]
     seen = set()
     for where, (query_id, _, item_id, rank, score, _) in _fields(path, 6, "query_id Q0 item_id rank score tag"):
+        query_id, item_id = _id(query_id), _id(item_id)
         if query_id not in queries:
             raise DataError(f"{where}: query_id {query_id!r} is not among the {len(queries)} queries.")
         if item_id not in items:
@@ -79,7 +86,7 @@ def write_qrels(path: str | os.PathLike, query_ids: Sequence[str], item_ids: Seq
     `relevance >= relevant_from` (0 and 1).
 
     Raises:
-        DataError: an id is empty or holds whitespace, a grade is not whole, or the lengths differ.
+        DataError: a grade is not whole, or the lengths differ.
     """
     if not len(query_ids) == len(item_ids) == len(relevance):
         raise DataError(f"{path}: {len(query_ids)} query ids, {len(item_ids)} item ids and {len(relevance)} grades; one of each per pair.")
@@ -88,17 +95,15 @@ def write_qrels(path: str | os.PathLike, query_ids: Sequence[str], item_ids: Seq
     if broken.any():
         row = int(np.argmax(broken))
         raise DataError(f"{path}: row {row}: relevance {grades[row]} is not a whole grade; write `relevance >= relevant_from` instead.")
-    _check_words(query_ids, f"{path}: query_id")
-    _check_words(item_ids, f"{path}: item_id")
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        pairs = zip(query_ids, item_ids, grades.astype(np.int64).tolist(), strict=True)
+        pairs = zip(map(_word, query_ids), map(_word, item_ids), grades.astype(np.int64).tolist(), strict=True)
         file.writelines(f"{query_id} 0 {item_id} {grade}\n" for query_id, item_id, grade in pairs)
 
 
 def read_qrels(path: str | os.PathLike) -> pa.Table:
     """Reads a qrels file as the `QRELS` table of `tfebr.data.judgments`; raises DataError naming the first malformed line."""
     rows = [
-        (query_id, item_id, _number(grade, where, "relevance"))
+        (_id(query_id), _id(item_id), _number(grade, where, "relevance"))
         for where, (query_id, _, item_id, grade) in _fields(path, 4, "query_id 0 item_id relevance")
     ]
     return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=QRELS)
@@ -131,17 +136,17 @@ def _number(text: str, where: str, field: str) -> float:
     return value
 
 
-def _check_words(ids: Iterable[str], what: str) -> None:
-    for word in ids:
-        # str.split is what readers of these formats use, so whatever it splits at is whitespace here.
-        if word.split() != [word]:
-            raise DataError(f"{what}: {word!r} is empty or holds whitespace, which separates the fields of this format. Write it without.")
+# What readers of these formats take for the end of a field or of a line, or leave out at the beginning of a file; and the escape itself.
+_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufeff%]")
+_EMPTY = "%"
 
 
-def _distinct(ids: Sequence[str], what: str) -> dict[str, int]:
-    """Position of each id."""
-    places = {word: i for i, word in enumerate(ids)}
-    if len(places) < len(ids):
-        repeated = next(word for i, word in enumerate(ids) if places[word] != i)
-        raise DataError(f"{what}: {repeated!r} is given twice.")
-    return places
+def _word(text: str) -> str:
+    """An id as one word."""
+    return _UNSAFE.sub(lambda found: urllib.parse.quote(found[0], safe=""), text) or _EMPTY
+
+
+def _id(word: str) -> str:
+    """The id that `_word` wrote; a word that it would not have written, such as another tool's "50%", is an id as it stands."""
+    text = "" if word == _EMPTY else urllib.parse.unquote(word)
+    return text if _word(text) == word else word
