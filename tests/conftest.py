@@ -1,8 +1,20 @@
-"""What all tests share: quiet logs, hypothesis without a folder of its own, one tiny shop and one tiny trained run."""
+"""What all tests share: one thread a worker, hypothesis without a folder of its own, one tiny shop and one tiny trained run."""
 
+import fcntl
+import gc
 import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+# ruff: noqa: E402
+# Before TensorFlow and NumPy are loaded, and for the processes that tests start: every core has a worker of its own already, and threads
+# that wait for one another take time of it. Set otherwise, a variable is left alone.
+for _variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pyarrow as pa
 import pytest
@@ -34,6 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="tfebr-hypothesis-")
     configuration.set_hypothesis_home_dir(folder)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # TensorFlow's modules and the graphs that tests trace are hundreds of thousands of objects: looking through them all for each thousand
+    # new ones is a tenth of the suite's time.
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,9 +61,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 
 @pytest.fixture(scope="session")
-def tiny_shop(tmp_path_factory) -> DataFolder:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)`: a folder of this name that `make(folder)` writes for the first worker that asks; all workers read it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    root.mkdir(exist_ok=True)
+
+    def of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def tiny_shop(made_once) -> DataFolder:
     """The simulated shop of preset tiny: 500 items, 3,000 requests, 300 users."""
-    return simulate(PRESETS["tiny"], tmp_path_factory.mktemp("tiny") / "shop", quiet=True)
+    return DataFolder(made_once("tiny-shop", lambda folder: simulate(PRESETS["tiny"], folder, quiet=True)))
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +93,18 @@ def tiny_config() -> dict:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_shop, tmp_path_factory) -> RunFolder:
+def tiny_run(tiny_shop, made_once) -> RunFolder:
     """A small DPSR trained on the tiny shop. Tests read it; one that writes into it works on a copy."""
-    return pipeline.train(tiny_shop.path, tmp_path_factory.mktemp("tiny") / "run", "dpsr", TINY, quiet=True)
+    return RunFolder(made_once("tiny-run", lambda folder: pipeline.train(tiny_shop.path, folder, "dpsr", TINY, quiet=True)))
 
 
 @pytest.fixture(scope="session")
-def judged_data(tiny_shop, tmp_path_factory) -> DataFolder:
+def judged_data(tiny_shop, made_once) -> DataFolder:
     """A judged set without users: queries are words of titles, items that hold both words are good, those that hold one are fair."""
-    folder = tmp_path_factory.mktemp("judged") / "data"
+    return DataFolder(made_once("judged-data", lambda folder: _write_judged(tiny_shop, folder)))
+
+
+def _write_judged(tiny_shop: DataFolder, folder: Path) -> None:
     catalogue = tiny_shop.catalogue()
     catalogue.write(folder / "catalogue.parquet")
     tokens = [set(title.lower().split()) for title in catalogue.titles]
@@ -80,4 +119,3 @@ def judged_data(tiny_shop, tmp_path_factory) -> DataFolder:
                 qrels.append((name, item_id, float(shared)))
     columns = [[q[i] for q in queries] for i in range(3)], [[q[i] for q in qrels] for i in range(3)]
     Judgments(pa.table(columns[0], schema=QUERIES), pa.table(columns[1], schema=QRELS), 2.0).write(folder / "judgments")
-    return DataFolder(folder)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import tfebr
 from tfebr.errors import ConfigError, TfebrError
+from tfebr.native_logs import without_noise
 from tfebr.show import console, results_table, show_reports, versions_table
 
 app = typer.Typer(
@@ -339,11 +340,12 @@ def _put(values: dict[str, Any], setting: str) -> None:
 
 def main() -> None:
     """Runs the command; what a user can act on is one message and exit code 1, without a traceback."""
-    try:
-        app()
-    except TfebrError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {_plain(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(1)
+    with without_noise():
+        try:
+            app()
+        except TfebrError as error:
+            Console(stderr=True).print(f"[bold red]error:[/bold red] {_plain(str(error))}", soft_wrap=True, highlight=False)
+            sys.exit(1)
 
 
 def _plain(text: str) -> str:

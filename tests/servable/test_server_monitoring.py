@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import grpc
 import httpx
 import pytest
 import tensorflow as tf
+from native_lines import NATIVE_LOG
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 from tiny_servable import write_tiny
 from toy_servable import QUESTIONS, toy_servable
@@ -263,7 +265,8 @@ def test_a_version_that_is_replaced_gives_its_session_back(scann_version, tmp_pa
 def test_the_command_serves_logs_and_stops_gracefully(tiny):
     command = [sys.executable, "-m", "tfebr.cli", "serve", str(tiny), "--rest-port", "0", "--grpc-port", "0"]
     command += ["--label", "stable=2", "--log", "json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         url = re.search(r"http://127\.0\.0\.1:\d+", said)
@@ -275,6 +278,7 @@ def test_the_command_serves_logs_and_stops_gracefully(tiny):
         out, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "stopped" in out
+    assert not NATIVE_LOG.findall(errors)
     requests = [json.loads(line) for line in errors.splitlines() if line.startswith("{") and '"request"' in line]
     assert [(line["version"], line["status"]) for line in requests] == [(3, "OK"), (2, "OK")]
     assert SECRET not in out + errors

@@ -1,5 +1,6 @@
 """The training loop: epochs over the shards, checkpoints, and resuming in the middle of an epoch."""
 
+import sys
 import time
 
 import tensorflow as tf
@@ -7,6 +8,7 @@ import tensorflow as tf
 from tfebr.data.batches import steps_of, training_batches
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import DataError, TfebrError
+from tfebr.models.devices import describe_devices
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
 from tfebr.progress import progress
@@ -38,6 +40,8 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
     batches = training_batches(
         shards, run.featurizer, settings.batch_size, settings.seed, settings.epochs, done, supervision, share, propensities
     )
+    if not quiet:
+        print(f"training on {describe_devices()}", file=sys.stderr, flush=True)
     with progress(f"training {run.model_name}", total * settings.batch_size, "examples", quiet) as advance:
         advance(done * settings.batch_size)
         try:

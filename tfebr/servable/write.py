@@ -18,6 +18,7 @@ from tfebr.errors import ArtifactError, ConfigError
 from tfebr.files import TakenError, atomic_folder, remove_abandoned, write_json
 from tfebr.index.recall import IndexReport
 from tfebr.index.report import draw_report
+from tfebr.native_logs import is_noise
 from tfebr.servable import check, kit, manifest, warm_up
 from tfebr.servable.messages import first_line
 from tfebr.servable.module import RetrievalServable
@@ -132,7 +133,7 @@ def _check_in_fresh_process(folder: Path) -> dict[str, Any]:
     try:
         result = json.loads(lines[-1])
     except (IndexError, json.JSONDecodeError):
-        last_words = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        last_words = ["no message", *(line for line in ended.stderr.splitlines() if line.strip() and not is_noise(line, gpu=True))][-1]
         result = {"ok": False, "problem": f"the process ended with code {ended.returncode}: {last_words}"}
     if not result.pop("ok"):
         raise ArtifactError(f"The new version failed its check in a fresh process and is not published: {result['problem']}")
