@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from hypothesis import given
@@ -39,11 +40,11 @@ NEW = {"new-1": "zebra striped xylophone stand", "new-2": "gluten free quinoa cr
 
 
 def next_catalogue(catalogue: Catalogue) -> pa.Table:
-    """Three items less, two with another title, two new ones in front; in another order of columns."""
+    """Three items less, two with another title, two new ones without a price in front; in another order of columns."""
     rows = [row for number, row in enumerate(catalogue.table.to_pylist()) if number not in REMOVED]
     titles = {catalogue.item_ids[number]: f"renamed {catalogue.titles[number]}" for number in RENAMED}
     rows = [row | {"title": titles.get(row["item_id"], row["title"])} for row in rows]
-    new = [rows[0] | {"item_id": item_id, "title": title, "brand": "Never Seen"} for item_id, title in NEW.items()]
+    new = [rows[0] | {"item_id": item_id, "title": title, "brand": "Never Seen", "price": None} for item_id, title in NEW.items()]
     table = pa.Table.from_pylist([*new, *rows], schema=catalogue.table.schema)
     return table.select(list(reversed(table.column_names)))
 
@@ -96,7 +97,8 @@ def refreshed(tiny_run, tiny_shop, tmp_path_factory, no_check):
     first = pipeline.export(run.path, "shop", target=0.9, k=30, quiet=True)
     write_json(run.path / "config.json", read_json(run.path / "config.json") | {"data": str(folder / "gone")})
     shutil.rmtree(run.path / "examples")
-    Catalogue(next_catalogue(tiny_shop.catalogue())).write(folder / "new.parquet")
+    table = next_catalogue(tiny_shop.catalogue())
+    pq.write_table(table.append_column("__index_level_0__", pa.array(range(len(table)))), folder / "new.parquet")
     published = pipeline.refresh(run.path, folder / "new.parquet", "shop", quiet=True)
     return first, published
 
@@ -216,6 +218,18 @@ def test_removed_items_are_gone_and_new_ones_found_by_title(refreshed, tiny_shop
     assert ask(second, query=list(NEW.values()))["ids"][:, 0].tolist() == [item_id.encode() for item_id in NEW]
     ids = ask(second, "search", query=["stand"], filter=[["brand=Never Seen"]])["ids"]
     assert set(ids.ravel()) - {b""} == {item_id.encode() for item_id in NEW}
+
+
+def test_an_item_without_a_price_is_found_but_in_no_range_and_row_numbers_are_no_filter(refreshed):
+    (second,) = refreshed[1].folders
+    new = {item_id.encode() for item_id in NEW}
+    found = ask(second, "search", query=list(NEW.values()), filter=[["price=.."], ["price=-1e9..1e9"]])["ids"]
+    assert not new & set(found.ravel())
+    assert b"" not in found[:, 0]
+    assert set(ask(second, "search", query=list(NEW.values()))["ids"][:, 0]) == new
+    columns = load(second).signatures["attributes"].structured_outputs
+    assert "price" in columns
+    assert not any("index_level" in name for name in columns)
 
 
 def test_settings_of_the_version_before_stay(refreshed):
@@ -396,6 +410,7 @@ def test_shards_hold_disjoint_ranges_and_step_together(tiny_run, tiny_shop, tmp_
     Catalogue(next_catalogue(tiny_shop.catalogue())).write(tmp_path / "new.parquet")
     output = command("refresh", run.path, tmp_path / "new.parquet", "--name", "shop")
     assert "499 items, of which 4 were new or changed" in output
+    assert "note: catalogue: column `price`: 2 items have no number there" in output
     assert all(f"published {base / f'shop-shard-{i}' / '5'} " in output for i in range(3))
 
     for shards, found in ((1, "3 shards"), (2, "3 shards")):

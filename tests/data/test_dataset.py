@@ -1,11 +1,13 @@
 """A data folder that a stranger's programs wrote is read as what it means, or refused by file, row and column before work begins."""
 
+import json
 import shutil
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +17,7 @@ from tfebr.data.dataset import DataFolder
 from tfebr.data.log import SearchLog
 from tfebr.data.users import read_users
 from tfebr.errors import DataError
+from tfebr.evaluation.requests import split_time
 
 START = 1_704_067_200  # 2024
 ITEMS = {
@@ -189,12 +192,62 @@ def test_a_partition_may_hold_a_column_of_the_log(tmp_path):
     assert sorted(r["user_id"] for r in rows(SearchLog(tmp_path))) == ["u 1", "u 1", "u/2", "u/2"]
 
 
-def test_times_of_spark_and_dates_of_others(tmp_path):
+def test_a_partition_may_be_the_time(tmp_path):
+    for day, row in (("2024-01-01", 0), ("2024-01-02 12%3A00%3A00", 1)):
+        write(tmp_path / f"time={day}" / "a.parquet", pa.table(LOG).slice(row, 1).drop_columns("time"))
+    log = SearchLog(tmp_path)
+    assert [r["time"] for r in rows(log)] == [START, START + 36 * 3600] == [log.time_at(0), log.time_at(1)]
+
+
+def test_times_of_spark(tmp_path):
     column = pa.array([START * 10**6 + 999_999, (START + 5) * 10**6], pa.timestamp("us"))
     write(tmp_path / "log.parquet", LOG | {"time": column}, use_deprecated_int96_timestamps=True)
     log = SearchLog(tmp_path / "log.parquet")
     assert [r["time"] for r in rows(log)] == LOG["time"]
     assert [log.time_at(0), log.time_at(1)] == LOG["time"]
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "text", "date"])
+def test_a_log_is_split_by_what_its_times_mean(tmp_path, tiny_shop, kind):
+    """The point of the split is a plain number, which the run's config holds, whatever the type of the column."""
+    log = pa.concat_tables(pq.read_table(file) for file in tiny_shop.log().files)
+    times = log["time"].cast(pa.timestamp("s"))
+    written = {
+        "timestamp": times.cast(pa.timestamp("ns", "Europe/Berlin")),
+        "text": times.cast(pa.string()),
+        "date": times.cast(pa.date32()),
+    }[kind]
+    write(tmp_path / "log.parquet", log.set_column(1, "time", written), row_group_size=700)
+    found, expected = split_time(SearchLog(tmp_path / "log.parquet"), 0.3), split_time(tiny_shop.log(), 0.3)
+    assert json.loads(json.dumps(found)) == expected - (expected % 86_400 if kind == "date" else 0)
+
+
+def test_a_stranger_s_log_is_the_log_that_it_means(tmp_path, tiny_shop):
+    """The simulated shop's, as other programs would have written it."""
+    log = pa.concat_tables(pq.read_table(file) for file in tiny_shop.log().files)
+    batch = log.combine_chunks().to_batches()[0]
+    flat = batch["items"].flatten()
+    names = pa.array(["Unclicked", "Clicked", "Carted", "Ordered"]).take(flat.field("stage")).dictionary_encode()
+    shown = {"position": pc.add(flat.field("position"), 1).cast(pa.float64()), "extra": flat.field("stage"), "stage": names}
+    shown["item_id"] = flat.field("item_id").dictionary_encode()
+    items = pa.LargeListArray.from_arrays(
+        batch["items"].offsets.cast(pa.int64()), pa.StructArray.from_arrays(list(shown.values()), list(shown))
+    )
+    times = batch["time"].cast(pa.timestamp("s")).cast(pa.timestamp("us", "America/New_York"))
+    columns = {
+        "items": items,
+        "query": batch["query"].cast(pa.large_string()),
+        "user_id": batch["user_id"].dictionary_encode(),
+        "time": times,
+    }
+    table = pa.table(columns | {"request_id": batch["request_id"].cast(pa.large_binary()), "__index_level_0__": batch["time"]})
+    days = (batch["time"].to_numpy() - batch["time"][0].as_py()) // 86_400
+    for day in np.unique(days):
+        write(
+            tmp_path / f"day={day}" / "data_0.parquet", table.filter(pa.array(days == day)), use_deprecated_int96_timestamps=bool(day % 2)
+        )
+    found = pa.Table.from_batches(list(SearchLog(tmp_path).batches(1000)))
+    assert found.combine_chunks().equals(pa.Table.from_batches(list(tiny_shop.log().batches())).combine_chunks())
 
 
 def test_row_numbers_that_a_program_added_are_no_columns(tmp_path, plain):

@@ -50,16 +50,18 @@ class Part:
         """The named columns of at most `size` rows at a time, their types as they are."""
         with self.opened() as file:
             for batch in file.iter_batches(size, columns=names):
-                yield self._named(batch, names)
+                held = dict(zip(batch.schema.names, batch.columns, strict=True))
+                yield {n: held[n] if n in held else _repeated(self.partition[n], batch.num_rows) for n in names}
 
     def row(self, row: int, name: str) -> pa.Array:
         """One value of a column, as an array of its type, from the only row group that holds it."""
         with self.opened() as file:
+            if name not in file.schema_arrow.names:
+                return _repeated(self.partition[name], 1)
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if row < rows:
-                    table = file.read_row_group(group, columns=[name]).slice(row, 1).combine_chunks()
-                    return self._named(table.to_batches()[0], [name])[name]
+                    return file.read_row_group(group, columns=[name])[name].slice(row, 1).combine_chunks()
                 row -= rows
         raise IndexError(row)
 
@@ -74,10 +76,6 @@ class Part:
         if len(places) != 1 or not found or not all(s is not None and s.has_min_max for s in found):
             return None
         return min(s.min for s in found)
-
-    def _named(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, pa.Array]:
-        held = dict(zip(batch.schema.names, batch.columns, strict=True))
-        return {n: held[n] if n in held else _repeated(self.partition[n], batch.num_rows) for n in names}
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
