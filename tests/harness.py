@@ -1,14 +1,16 @@
 """The checks that every layer, loss, model and servable has to pass, each set in one call."""
 
+import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,12 @@ from tfebr.models.run_folder import RunFolder
 
 
 def run_layer_test(
-    make: Callable[[], tf.keras.layers.Layer], inputs: Any, width: tuple[int, ...], folder: Path, config: bool = True
+    make: Callable[[], tf.keras.layers.Layer],
+    inputs: Any,
+    width: tuple[int, ...],
+    folder: Path,
+    config: bool = True,
+    mixed: tf.DType = tf.bfloat16,
 ) -> None:
     """Checks a layer that treats the rows of a batch independently.
 
@@ -31,21 +38,16 @@ def run_layer_test(
         inputs: arrays with one leading batch dimension, at least 2 rows; nested as the layer takes them.
         width: shape of the output without the batch dimension.
         config: the layer can be made again from its config.
+        mixed: dtype of the output under mixed precision.
     """
     layer, rows = make(), len(tf.nest.flatten(inputs)[0])
     tensors = tf.nest.map_structure(tf.constant, inputs)
     part = lambda start, stop: tf.nest.map_structure(lambda t: t[start:stop], tensors)  # noqa: E731
-    with tf.GradientTape() as tape:
-        outputs = layer(tensors)
-        # A plain sum could have no gradient where outputs are normalised.
-        total = tf.reduce_sum(outputs * tf.range(1, width[-1] + 1, dtype=tf.float32))
+    outputs, gradients = _with_gradients(layer, tensors)
     assert outputs.shape == (rows, *width)
     assert outputs.dtype == tf.float32
     assert np.isfinite(outputs).all()
-    assert layer.trainable_variables
-    for variable, gradient in zip(layer.trainable_variables, tape.gradient(total, layer.trainable_variables), strict=True):
-        assert gradient is not None, f"{variable.name} gets no gradient"
-        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
+    _check_mixed_precision(make, layer, tensors, outputs, gradients, mixed)
 
     assert layer(part(0, 0)).shape == (0, *width)
     one_by_one = np.concatenate([layer(part(row, row + 1)) for row in range(rows)])
@@ -72,6 +74,66 @@ def run_layer_test(
         again.set_weights(layer.get_weights())
         np.testing.assert_array_equal(again(tensors), outputs, err_msg="the config describes another layer")
         assert json.loads(json.dumps(again.get_config())) == values
+        # A layer's own policy is that of all that it is made of.
+        own = type(layer).from_config(values | {"dtype": "mixed_bfloat16"})
+        assert own(tensors).dtype == mixed
+        own.set_weights(layer.get_weights())
+        with global_policy("mixed_bfloat16"):
+            made = make()
+        made(tensors)
+        made.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(tf.cast(own(tensors), tf.float32), tf.cast(made(tensors), tf.float32))
+
+
+@contextlib.contextmanager
+def global_policy(name: str) -> Iterator[None]:
+    """Keras's global dtype policy, for as long as it lasts."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(name)
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+
+
+def _with_gradients(layer: tf.keras.layers.Layer, tensors: Any) -> tuple[tf.Tensor, np.ndarray]:
+    """A layer's output, and the gradients of a sum of it by all weights, which must be there and finite, in one row."""
+    with tf.GradientTape() as tape:
+        outputs = layer(tensors)
+        # A plain sum could have no gradient where outputs are normalised.
+        total = tf.reduce_sum(tf.cast(outputs, tf.float32) * tf.range(1, outputs.shape[-1] + 1, dtype=tf.float32))
+    assert layer.trainable_variables
+    found = []
+    for variable, gradient in zip(layer.trainable_variables, tape.gradient(total, layer.trainable_variables), strict=True):
+        assert gradient is not None, f"{variable.name} gets no gradient"
+        found.append(tf.convert_to_tensor(gradient).numpy().ravel())
+        assert np.isfinite(found[-1]).all(), variable.name
+    return outputs, np.concatenate(found)
+
+
+def _check_mixed_precision(
+    make: Callable[[], tf.keras.layers.Layer],
+    layer: tf.keras.layers.Layer,
+    tensors: Any,
+    outputs: tf.Tensor,
+    gradients: np.ndarray,
+    mixed: tf.DType,
+) -> None:
+    """The same layer under mixed precision keeps its weights in float32 and is nearly the same, in value and gradient, eager and graph."""
+    with global_policy("mixed_bfloat16"):
+        other = make()
+    # What it was made for, it keeps.
+    other(tensors)
+    other.set_weights(layer.get_weights())
+    assert all(variable.dtype == tf.float32 for variable in other.variables)
+    rounded, slopes = _with_gradients(other, tensors)
+    assert rounded.dtype == mixed
+    near = {"atol": 0.03 * np.abs(outputs).max(), "err_msg": "mixed precision gives something else"}
+    np.testing.assert_allclose(tf.cast(rounded, tf.float32), outputs, **near)
+    assert slopes @ gradients > 0.99 * np.linalg.norm(slopes) * np.linalg.norm(gradients)
+    assert np.linalg.norm(slopes) == pytest.approx(np.linalg.norm(gradients), rel=0.05)
+    graph = tf.function(lambda x: other(x))(tensors)
+    np.testing.assert_allclose(tf.cast(graph, tf.float32), outputs, **near)
 
 
 def run_loss_test(loss: Callable[..., tf.Tensor], oracle: Callable[..., float]) -> None:

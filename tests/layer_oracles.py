@@ -15,7 +15,7 @@ class Several(tf.keras.layers.Layer):
 
     def __init__(self, kind: str, settings: dict, **kwargs):
         super().__init__(**kwargs)
-        self.kind, self.layer = kind, KINDS[kind].from_config(settings)
+        self.kind, self.layer = kind, KINDS[kind].from_config(settings | {"dtype": self.dtype_policy.name})
 
     def call(self, inputs):
         return self.layer(*inputs)

@@ -23,11 +23,13 @@ class Example(NamedTuple):
         arguments: of the function, or of the layer's call.
         settings: of the constructor, where a class is called.
         outside: argument or setting -> values that are out of its range, beside `NO_NUMBERS`.
+        called: what an error may call a tensor, beside its name.
     """
 
     arguments: dict[str, Any]
     settings: dict[str, Any] | None = None
     outside: dict[str, tuple] | None = None
+    called: tuple[str, ...] = ()
 
 
 def run_refusals_test(target: Callable, example: Example) -> None:
@@ -40,11 +42,10 @@ def run_refusals_test(target: Callable, example: Example) -> None:
         if path in tensors:
             for wrong, why in _wrong_tensors(path, leaves):
                 # Of two sizes that differ, either may be the wrong one.
-                _refused(lambda: call({path: wrong}), [p[-1] for p in tensors], f"{path}: {spec} given {why}")  # noqa: B023
+                names = [*(p[-1] for p in tensors), *example.called]
+                _refused(lambda: call({path: wrong}), names, f"{path}: {spec} given {why}")  # noqa: B023
     for name, value in (example.arguments | (example.settings or {})).items():
-        if _is_tensor(value) or not isinstance(value, int | float | str | tuple) or hasattr(value, "_asdict"):
-            continue
-        for wrong in (*_wrong_settings(value), *(example.outside or {}).get(name, ())):
+        for wrong in () if _is_tensor(value) else (*_wrong_settings(value), *(example.outside or {}).get(name, ())):
             changed = example._replace(
                 arguments=example.arguments | ({name: wrong} if name in example.arguments else {}),
                 settings=None if example.settings is None else example.settings | ({name: wrong} if name in example.settings else {}),
@@ -56,7 +57,7 @@ def parameters(target: Callable) -> set[str]:
     """What a call of a function, or of a class and its instance, can be given."""
     functions = (target.__init__, target.call) if inspect.isclass(target) else (target,)
     named = {p for f in functions for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD}
-    return {p.name for p in named} - {"self", "training"}
+    return {p.name for p in named} - {"self"}
 
 
 def values_of(spec: str, **sizes: int) -> np.ndarray:
@@ -108,14 +109,14 @@ def _wrong_tensors(path: tuple[str, ...], leaves: dict[tuple[str, ...], Any]) ->
     kind, shape, other_shapes = _TENSOR.match(spec).groups()
     names, value = [s for s in shape.split(", ") if s], values_of(spec)
     others = {s for other, text in leaves.items() if other != path and _is_tensor(text) for s in _TENSOR.match(text).group(2).split(", ")}
-    if "..." not in names:
+    if "..." not in names or "..." in others:
         yield value[..., None], "a rank more"
         if names and not other_shapes:
             yield value[0], "a rank less"
     for axis, name in enumerate(names):
-        if name in others or name.isdigit():
+        if name != "..." and (name in others or name.isdigit()):
             yield np.concatenate([value, np.take(value, [0], axis)], axis), f"a longer {name}"
-            if value.shape[axis] > 1:
+            if value.shape[axis] > 1 and not other_shapes:
                 yield np.take(value, [0], axis), f"a {name} of 1"
     if kind == "any":
         return
@@ -131,7 +132,7 @@ def _wrong_settings(value: Any) -> Iterator[Any]:
             yield value + 0.5
     elif isinstance(value, str):
         yield from ("nonsense", 3, None)
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and not hasattr(value, "_asdict"):
         yield from (value[:-1], (*value, 0.9), (*value[:-1], "3"), (*value[:-1], float("nan")), (*value[:-1], -1))
 
 

@@ -8,11 +8,16 @@ import pytest
 import tensorflow as tf
 from refusals import Example, all_public, parameters, run_refusals_test
 
+from tfebr import layers, losses, tasks
 from tfebr.errors import ConfigError
-from tfebr.losses import adaptive, graded_infonce, label_smoothing, multi_grained, pairwise_hinge, sampled_softmax
-from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.tasks import candidates, frequency, mixing, multi_grained_retrieval, pairwise_retrieval, scoring, softmax_retrieval, stages
-from tfebr.tasks.candidates import Candidates
+from tfebr.layers import EmbeddingBag, TextBag
+from tfebr.layers.windows import cut_windows, places_of
+from tfebr.losses import LabelSmoothing, sampled_softmax
+from tfebr.losses.adaptive import item_anchored
+from tfebr.tasks import Candidates, MultiGrainedRetrieval, StreamingFrequency
+from tfebr.tasks.frequency import pool_log_probability
+from tfebr.tasks.multi_grained_retrieval import shown_and_pool_scores
+from tfebr.tasks.stages import mine_stages
 
 ROWS = {"scores": "float [batch, candidates]", "positive_scores": "float [batch]", "mask": "bool [batch, candidates]"}
 SMOOTH = {"smoothing": LabelSmoothing(0.1, 0.1, 0.1)}
@@ -53,29 +58,40 @@ OUTSIDE = {
     "mix": ((0.6, 0.4), (0.4, 1.1), (0.5,), 0.5),
     "adaptive": (0,),
     "base": (0,),
+    "heads": (0, 3),
+    "depth": (-1,),
+    "dropout": (1.0,),
+    "dim": (0,),
+    "layers": (0,),
+    "units": (0,),
+    "size": (0,),
+    "length": (0,),
+    "word_length": (0,),
+    "hidden": (0, (0,), ("6",), (6, 2.5)),
+    "scale": (0,),
 }
 LOSSES = {
-    sampled_softmax.sampled_softmax: Example(ROWS | {"temperature": 0.5, "weights": "float [batch]"}),
-    sampled_softmax.SampledSoftmax: Example(LABELS, {"temperature": 0.5}),
-    adaptive.adaptive_margin: Example({"similarity": "float [..., dim]", "base": 0.1, "alpha": 0.5}),
-    adaptive.adaptive_temperature: Example({"similarity": "float [..., dim]", "base": 0.1, "alpha": 0.5}),
-    adaptive.adaptive_softmax: Example(ROWS | {"temperatures": "float [batch, candidates]", "weights": "float [batch]"}),
-    adaptive.item_anchored: Example(
-        {"loss": sampled_softmax.sampled_softmax, "scores": "float [batch, candidates]", "mask": "bool [batch, candidates]", "weight": 0.1}
+    sampled_softmax: Example(ROWS | {"temperature": 0.5, "weights": "float [batch]"}),
+    losses.SampledSoftmax: Example(LABELS, {"temperature": 0.5}),
+    losses.adaptive_margin: Example({"similarity": "float [..., dim]", "base": 0.1, "alpha": 0.5}),
+    losses.adaptive_temperature: Example({"similarity": "float [..., dim]", "base": 0.1, "alpha": 0.5}),
+    losses.adaptive_softmax: Example(ROWS | {"temperatures": "float [batch, candidates]", "weights": "float [batch]"}),
+    item_anchored: Example(
+        {"loss": sampled_softmax, "scores": "float [batch, candidates]", "mask": "bool [batch, candidates]", "weight": 0.1}
     ),
-    pairwise_hinge.pairwise_hinge: Example(ROWS | {"margin": 0.1, "weights": "float [batch, candidates]", "reduction": "sum"}),
-    graded_infonce.graded_infonce: Example(
+    losses.pairwise_hinge: Example(ROWS | {"margin": 0.1, "weights": "float [batch, candidates]", "reduction": "sum"}),
+    losses.graded_infonce: Example(
         {"scores": "float [batch, candidates]", "levels": "int [batch, candidates]"}
         | LEVELS
         | {"confidence": "float [batch, candidates]"}
         | SMOOTH
         | OF_CANDIDATES
     ),
-    graded_infonce.GradedInfoNCE: Example(LABELS, LEVELS),
-    multi_grained.multi_grained: Example(RETRIEVAL | {"ranking_weight": 0.1, "ranking_temperature": 0.1} | RANKING),
-    multi_grained.retrieval_loss: Example(RETRIEVAL),
-    multi_grained.ranking_loss: Example(SHOWN | RANKING | {"temperature": 0.1, "confidence": "float [batch, shown]"}),
-    label_smoothing.soft_cross_entropy: Example(
+    losses.GradedInfoNCE: Example(LABELS, LEVELS),
+    losses.multi_grained: Example(RETRIEVAL | {"ranking_weight": 0.1, "ranking_temperature": 0.1} | RANKING),
+    losses.retrieval_loss: Example(RETRIEVAL),
+    losses.ranking_loss: Example(SHOWN | RANKING | {"temperature": 0.1, "confidence": "float [batch, shown]"}),
+    losses.soft_cross_entropy: Example(
         {"scores": "float [batch, candidates]", "targets": "float [batch, candidates]", "mask": "bool [batch, candidates]"}
         | {"temperature": 0.5, "weights": "float [batch]"}
     ),
@@ -83,37 +99,35 @@ LOSSES = {
     LabelSmoothing(0.1, 0.1, 0.1).row_losses: Example(SMOOTHED),
 }
 TASKS = {
-    candidates.random_negatives_for: Example({"alpha": 0.5, "batch_size": 8}),
-    candidates.uniform_rows: Example({"count": 3, "items": 9} | SEED),
-    candidates.negative_mask: Example({"candidate_rows": "int [candidates]", "known_positives": "int [batch, n]"}),
-    frequency.pool_log_probability: Example({"expected_draws": "float [...]", "random": 3, "items": 9}),
-    frequency.StreamingFrequency(9).update: Example({"rows": "int [n]", "step": "int []"}),
-    frequency.StreamingFrequency(9).expected_draws: Example({"rows": "int [...]"}),
-    functools.partial(frequency.StreamingFrequency): Example({"items": 9, "rate": 0.1, "name": None}),
-    mixing.mixed_negatives: Example(ROWS | {"hard": 2, "low": 0.4, "high": 0.6} | SEED),
-    scoring.soft_attention_scores: Example(
+    tasks.random_negatives_for: Example({"alpha": 0.5, "batch_size": 8}),
+    tasks.uniform_rows: Example({"count": 3, "items": 9} | SEED),
+    tasks.negative_mask: Example({"candidate_rows": "int [candidates]", "known_positives": "int [batch, n]"}),
+    pool_log_probability: Example({"expected_draws": "float [...]", "random": 3, "items": 9}),
+    StreamingFrequency(9).update: Example({"rows": "int [n]", "step": "int []"}),
+    StreamingFrequency(9).expected_draws: Example({"rows": "int [...]"}),
+    functools.partial(StreamingFrequency): Example({"items": 9, "rate": 0.1, "name": None}),
+    tasks.mixed_negatives: Example(ROWS | {"hard": 2, "low": 0.4, "high": 0.6} | SEED),
+    tasks.soft_attention_scores: Example(
         {"query": "float [batch, heads, dim]", "candidates": "float [candidates, dim]", "beta": 0.1, "stop_weights": False}
     ),
-    stages.mine_stages: Example(
+    mine_stages: Example(
         {"items": "int [batch, shown]", "stages": "int [batch, shown]", "positions": "int [batch, shown]"}
         | {"ordered": 1, "clicked": 1, "unclicked": 1, "near": 3}
         | SEED
     ),
-    multi_grained_retrieval.shown_and_pool_scores: Example(
-        {"queries": "float [batch, dim]", "shown": "float [batch, n, dim]", "pool": "float [candidates, dim]"}
-    ),
-    pairwise_retrieval.PairwiseRetrieval: Example(
+    shown_and_pool_scores: Example({"queries": "float [batch, dim]", "shown": "float [batch, n, dim]", "pool": "float [candidates, dim]"}),
+    tasks.PairwiseRetrieval: Example(
         {"query_embeddings": "float [batch, heads, dim]", "candidates": POOL, "known_positives": "int [batch, n]"}
         | {"explicit_negatives": Candidates("float [explicit, dim]", "int [explicit]", None), "explicit_mask": "bool [batch, explicit]"},
         {"margin": 0.1, "beta": 0.1, "in_batch": True, "reduction": "sum", "stop_weights": False, "explicit_weight": 1.0},
     ),
-    softmax_retrieval.SoftmaxRetrieval: Example(
+    tasks.SoftmaxRetrieval: Example(
         {"query_embeddings": "float [batch, 1, dim]", "candidates": POOL, "known_positives": "int [batch, n]"}
         | SEED
         | {"teacher_scores": "float [batch, candidates]", "weights": "float [batch]"},
         {"temperature": 2.0, "mix": (0.4, 0.6), "hard": 2, "stop_gradient": False, "logq": True, "in_batch": True} | SMOOTH,
     ),
-    multi_grained_retrieval.MultiGrainedRetrieval: Example(
+    MultiGrainedRetrieval: Example(
         {"query_embeddings": "float [batch, 1, dim]"}
         | {"shown": Candidates("float [batch, n, dim]", "int [batch, n]", "float [batch, n]"), "stages": "int [batch, n]", "pool": POOL}
         | {"known_items": "int [batch, m]", "confidence": "float [batch, n]", "teacher_scores": "float [batch, 6]"},
@@ -123,13 +137,85 @@ TASKS = {
         | SMOOTH,
     ),
 }
+SEQUENCE = {"inputs": "float [batch, length, dim]", "mask": "bool [batch, length]"}
+TABLE = EmbeddingBag(9, 8)
+TEXT = TextBag({"words": 9, "trigrams": 9}, 8)
+HISTORY = {"history_items": "int [batch, events]", "history_stages": "int [batch, events]"}
+LAYERS = {
+    layers.attend: Example(
+        {"queries": "float [..., rows, dim]", "keys": "float [..., length, dim]", "mask": "bool [..., length]", "zero_row": True}
+    ),
+    layers.SelfAttention: Example(SEQUENCE, {"heads": 2, "residual": True}, called=("heads",)),
+    layers.TransformerLayer: Example(SEQUENCE, {"heads": 2, "hidden": 5, "scale": 1.0}, called=("heads",)),
+    layers.RealTimeEncoder: Example(
+        {"events": "float [batch, length, dim]", "mask": "bool [batch, length]", "training": True} | SEED,
+        {"dim": 8, "layers": 1, "dropout": 0.2, "heads": 2},
+        called=("inputs",),
+    ),
+    layers.ShortTermEncoder: Example(SEQUENCE, {"heads": 2, "residual": True}, called=("heads",)),
+    layers.long_term: Example(
+        {"query_rows": "float [batch, rows, dim]", "pooled": {"brand": "float [batch, n, dim]"}, "present": "bool [batch, n]"}
+    ),
+    layers.EmbeddingBag: Example({"ids": "int [..., length]"}, {"size": 9, "dim": 8}),
+    layers.TextBag: Example(
+        {"ids": {"words": "int [..., length]"}}, {"sizes": {"words": 9, "trigrams": 9}, "dim": 8}, {"sizes": ({"words": 0},)}, ("ids",)
+    ),
+    layers.ClsFusion: Example({"rows": "float [batch, rows, dim]"}, {"heads": 2, "residual": True}, called=("heads",)),
+    layers.HeadsDense: Example(
+        {"inputs": "float [batch, 2, dim] or [batch, 1, dim]"},
+        {"heads": 2, "units": 4, "activation": None, "shared": False, "scale": 1.0},
+        {"heads": (0,)},
+    ),
+    layers.MultiHeadEncoder: Example(
+        {"parts": ["float [batch, 8]", "float [batch, n]"]},
+        {"heads": 2, "hidden": [6], "dim": 8, "share_mlp": False, "gates": [1.0, None], "normalize": True},
+        {"heads": (0,), "gates": (("1", None), (float("nan"), None))},
+    ),
+    layers.ItemEncoder: Example(
+        {"features": {"title_words": "int [batch, length]", "brand": "int [batch]"}},
+        {"text": TEXT, "columns": {"brand": TABLE}, "hidden": [6], "dim": 8, "gated": True, "normalize": True},
+    ),
+    layers.LSTMStack: Example(SEQUENCE | {"training": True} | SEED, {"units": 8, "layers": 1, "dropout": 0.2}),
+    layers.PostFusion: Example(
+        {"inputs": ["float [batch, dim]", "float [batch, dim]"]}, {"fusion": "late", "normalize": True}, called=("query", "user")
+    ),
+    layers.QueryUnit: Example(
+        {
+            "one_gram": "int [batch, n]",
+            "two_gram": "int [batch, m]",
+            "words": "int [batch, length]",
+            "history_words": "int [batch, rows, explicit]",
+        },
+        {"one_gram": TABLE, "two_gram": TABLE, "words": TABLE, "word_length": 5, "heads": 2, "depth": 1},
+    ),
+    layers.TextEncoder: Example(
+        {"ids": {"words": "int [batch, length]", "trigrams": "int [batch, n]"}},
+        {"text": TEXT, "words": "words", "length": 5, "depth": 1, "heads": 2, "hidden": [6], "gated": True},
+    ),
+    layers.UserEncoder: Example(
+        {"inputs": {"query": "float [batch, dim]", "user_age": "int [batch]"} | HISTORY},
+        {"events": {"items": TABLE}, "profile": {"age": TABLE}, "dim": 8},
+    ),
+    cut_windows: Example(
+        {"present": "bool [batch, events]", "stages": "int [batch, events]", "ages": "int [batch, events]"}
+        | {"seconds": (10, 20, 30), "lengths": (5, 5, 5)},
+        outside={"seconds": ((30, 20, 10),), "lengths": ((5, 5, 0),)},
+    ),
+    places_of: Example({"mask": "bool [batch, n]", "oldest_first": False}),
+}
 # The same name has another range there.
-OUTSIDE_ELSEWHERE = {"adaptive_margin": ("base", "alpha"), "adaptive_temperature": ("alpha",)}
+OUTSIDE_ELSEWHERE = {
+    "adaptive_margin": ("base", "alpha"),
+    "adaptive_temperature": ("alpha",),
+    "HeadsDense": ("heads",),
+    "MultiHeadEncoder": ("heads",),
+}
 # What the public functions are made of: they are given what was checked.
-PARTS = {"masked_logsumexp", "masked_softmax", "to_logits", "at_least_float32", "check_margin", "check_mix"}
+PARTS = {"pack", "unpack", "map_groups", "at_least_float32", "softmax", "to_length", "mean_of_present"}
+PARTS |= {"masked_logsumexp", "masked_softmax", "to_logits", "check_margin", "check_mix"}
 # Records, and a base that adds no argument.
-RECORDS = {"LabelSmoothing", "Candidates", "Mined", "FullPrecisionRetrieval"}
-EXAMPLES = LOSSES | TASKS
+RECORDS = {"Packed", "Windows", "Places", "LabelSmoothing", "Candidates", "Mined", "FullPrecisionRetrieval"}
+EXAMPLES = LOSSES | TASKS | LAYERS
 
 
 def named(target) -> str:
@@ -139,8 +225,8 @@ def named(target) -> str:
 @pytest.mark.parametrize("target", EXAMPLES, ids=named)
 def test_what_is_wrong_with_an_argument_is_named(target):
     example = EXAMPLES[target]
-    outside = {n: v for n, v in OUTSIDE.items() if n not in (OUTSIDE_ELSEWHERE.get(named(target), ()))}
-    run_refusals_test(target, example._replace(outside=outside))
+    outside = {n: v for n, v in OUTSIDE.items() if n not in OUTSIDE_ELSEWHERE.get(named(target), ())}
+    run_refusals_test(target, example._replace(outside=outside | (example.outside or {})))
 
 
 @pytest.mark.parametrize("target", EXAMPLES, ids=named)
@@ -149,8 +235,8 @@ def test_an_example_gives_every_argument(target):
     assert set(example.arguments) | set(example.settings or ()) == parameters(target)
 
 
-@pytest.mark.parametrize("room", ["losses", "tasks"])
-def test_no_loss_or_task_is_left_out(room):
+@pytest.mark.parametrize("room", ["losses", "tasks", "layers"])
+def test_no_loss_task_or_layer_is_left_out(room):
     package = importlib.import_module(f"tfebr.{room}")
     modules = [importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
     public = {name for module in modules for name, _ in all_public(module)}
@@ -159,15 +245,15 @@ def test_no_loss_or_task_is_left_out(room):
 
 
 def test_the_adaptive_objective_refuses_the_same():
-    example = TASKS[multi_grained_retrieval.MultiGrainedRetrieval]
+    example = TASKS[MultiGrainedRetrieval]
     settings = example.settings | {"adaptive": 0.5, "smoothing": None, "unclicked_as": "left_out"}
-    run_refusals_test(multi_grained_retrieval.MultiGrainedRetrieval, example._replace(settings=settings))
+    run_refusals_test(MultiGrainedRetrieval, example._replace(settings=settings))
 
 
 def test_positives_of_another_rank_are_refused_while_a_graph_is_made():
     mask = tf.ones([3, 4], tf.bool)
     with pytest.raises(ConfigError, match=r"`positive_scores` must have shape \[batch\]\. Received: shape \[3, 1\]\."):
-        sampled_softmax.sampled_softmax(tf.ones([3, 4]), tf.ones([3, 1]), mask)
+        sampled_softmax(tf.ones([3, 4]), tf.ones([3, 1]), mask)
     specs = [tf.TensorSpec([None, None]), tf.TensorSpec([None, 1]), tf.TensorSpec([None, None], tf.bool)]
     with pytest.raises(ConfigError, match=r"`positive_scores` must have shape \[batch\]\. Received: shape \[None, 1\]\."):
-        tf.function(sampled_softmax.sampled_softmax, input_signature=specs).get_concrete_function()
+        tf.function(sampled_softmax, input_signature=specs).get_concrete_function()

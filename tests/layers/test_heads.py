@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from harness import run_layer_test
 
 from tfebr.layers.heads import HeadsDense, MultiHeadEncoder
@@ -37,7 +38,8 @@ def test_dense_contract(tmp_path, settings):
 @pytest.mark.parametrize("settings", ENCODER)
 def test_encoder_contract(tmp_path, settings):
     make = lambda: MultiHeadEncoder(**{"heads": 3, "hidden": (8, 7), "dim": 5} | settings)  # noqa: E731
-    run_layer_test(make, PARTS, (settings.get("heads", 3), 5), tmp_path)
+    mixed = tf.float32 if settings.get("normalize", True) else tf.bfloat16
+    run_layer_test(make, PARTS, (settings.get("heads", 3), 5), tmp_path, mixed=mixed)
 
 
 @pytest.mark.parametrize("shared", [False, True])

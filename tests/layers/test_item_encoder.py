@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from harness import run_layer_test
 
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
@@ -22,7 +23,7 @@ def make(columns: tuple[str, ...] = ("brand", "shop"), **settings) -> ItemEncode
 
 @pytest.mark.parametrize(("columns", "settings"), [(("brand", "shop"), {}), ((), {}), (("shop",), {"normalize": False})])
 def test_contract(tmp_path, columns, settings):
-    run_layer_test(lambda: make(columns, **settings), ITEMS, (4,), tmp_path, config=False)
+    run_layer_test(lambda: make(columns, **settings), ITEMS, (4,), tmp_path, config=False, mixed=tf.float32)
 
 
 def test_the_encoder_reads_pooled_title_and_categories():

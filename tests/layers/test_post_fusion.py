@@ -27,7 +27,9 @@ def make(fusion: str, normalize: bool = True) -> PostFusion:
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_contract(tmp_path, fusion, normalize):
-    run_layer_test(lambda: PostFusion(fusion, normalize), (QUERIES, USERS), (WIDTH[fusion],), tmp_path)
+    run_layer_test(
+        lambda: PostFusion(fusion, normalize), (QUERIES, USERS), (WIDTH[fusion],), tmp_path, mixed=tf.float32 if normalize else tf.bfloat16
+    )
 
 
 @pytest.mark.parametrize("normalize", [True, False])

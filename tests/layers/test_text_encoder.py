@@ -108,5 +108,5 @@ def test_the_tables_are_the_ones_given():
 
 
 def test_an_unknown_grain_is_named():
-    with pytest.raises(ConfigError, match=r"`words` must be one of the grains words, trigrams\. Received: 'bigrams'"):
+    with pytest.raises(ConfigError, match=r"`words` must be one of words, trigrams\. Received: 'bigrams'"):
         fresh(words="bigrams")

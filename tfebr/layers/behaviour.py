@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
+from tfebr.checks import check_number, require
 from tfebr.layers.attention import SelfAttention, attend
 from tfebr.layers.lstm import LSTMStack
+from tfebr.shapes import check_tensors
 
 
 class RealTimeEncoder(tf.keras.layers.Layer):
@@ -17,13 +19,19 @@ class RealTimeEncoder(tf.keras.layers.Layer):
         dim: width of the LSTM and the output.
         layers, dropout: as in `LSTMStack`.
         heads: as in `SelfAttention`.
+
+    Raises:
+        ConfigError: a setting is out of its range; when called, an argument has another shape or dtype.
     """
 
     def __init__(self, dim: int, layers: int = 2, dropout: float = 0.2, heads: int = 8, **kwargs):
         super().__init__(**kwargs)
+        check_number("dim", dim, "[1, inf)", whole=True)
+        check_number("heads", heads, "[1, inf)", whole=True)
+        require(dim % heads == 0, "heads", f"a divisor of `dim` = {dim}", heads)
         self.dim, self.layers, self.dropout, self.heads = dim, layers, dropout, heads
-        self.lstm = LSTMStack(dim, layers, dropout, name="lstm")
-        self.attention = SelfAttention(heads, name="attention")
+        self.lstm = LSTMStack(dim, layers, dropout, name="lstm", dtype=self.dtype_policy)
+        self.attention = SelfAttention(heads, name="attention", dtype=self.dtype_policy)
 
     def call(self, events: tf.Tensor, mask: tf.Tensor, training: bool | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
         return self.attention(self.lstm(events, mask, training=training, seed=seed), mask)
@@ -45,11 +53,20 @@ def long_term(query_rows: tf.Tensor, pooled: dict[str, tf.Tensor], present: tf.T
     Source: MGDSPR, H_item + H_shop + H_leaf + H_brand.
 
     Args:
-        query_rows: [batch, rows, dim].
-        pooled: attribute -> mean embedding of each behaviour's items, [batch, behaviours, dim].
+        query_rows: float [batch, rows, dim].
+        pooled: attribute -> mean embedding of each behaviour's items, float [batch, behaviours, dim].
         present: bool [batch, behaviours], false where the user shows no such behaviour.
 
     Returns:
         [batch, rows, dim].
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or there is no attribute.
     """
+    require(bool(pooled), "pooled", "at least one attribute", pooled)
+    check_tensors(
+        query_rows=(query_rows, "float [batch, rows, dim]"),
+        **{attribute: (means, "float [batch, behaviours, dim]") for attribute, means in pooled.items()},
+        present=(present, "bool [batch, behaviours]"),
+    )
     return tf.reduce_sum(attend(query_rows[:, None], tf.stack(list(pooled.values()), axis=1), present[:, None]), axis=1)

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tfebr.layers.attention import SelfAttention
 from tfebr.layers.embedding_bag import TABLE_SCALE
+from tfebr.shapes import check_tensors
 
 
 class ClsFusion(tf.keras.layers.Layer):
@@ -13,12 +14,15 @@ class ClsFusion(tf.keras.layers.Layer):
 
     Args:
         heads, residual: as in `SelfAttention`.
+
+    Raises:
+        ConfigError: as in `SelfAttention`.
     """
 
     def __init__(self, heads: int = 8, residual: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.heads, self.residual = heads, residual
-        self.attention = SelfAttention(heads, residual, name="attention")
+        self.attention = SelfAttention(heads, residual, name="attention", dtype=self.dtype_policy)
 
     def build(self, input_shape):
         start = tf.keras.initializers.RandomNormal(stddev=TABLE_SCALE)
@@ -26,6 +30,7 @@ class ClsFusion(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
+        check_tensors(rows=(rows, "float [batch, rows, dim]"))
         return self.attention.read(self.cls, rows)
 
     def get_config(self):

@@ -1,6 +1,13 @@
 """Several projections of one input, each followed by an encoder of its own: DPSR's multi-head query tower."""
 
+import functools
+from collections.abc import Sequence
+
 import tensorflow as tf
+
+from tfebr.checks import check_number, is_number, require
+from tfebr.layers.precision import to_length
+from tfebr.shapes import check_tensors
 
 
 class HeadsDense(tf.keras.layers.Layer):
@@ -12,10 +19,16 @@ class HeadsDense(tf.keras.layers.Layer):
         activation: as in `tf.keras.layers.Dense`.
         shared: all heads use one set of weights.
         scale: of the initial weights, relative to Glorot's.
+
+    Raises:
+        ConfigError: a setting is out of its range; when called, the inputs have another shape or dtype.
     """
 
     def __init__(self, heads: int, units: int, activation: str | None = None, shared: bool = False, scale: float = 1.0, **kwargs):
         super().__init__(**kwargs)
+        check_number("heads", heads, "[1, inf)", whole=True)
+        check_number("units", units, "[1, inf)", whole=True)
+        check_number("scale", scale, "(0, inf)")
         self.heads, self.units, self.shared, self.scale = heads, units, shared, scale
         self.activation = tf.keras.activations.get(activation)
 
@@ -29,6 +42,7 @@ class HeadsDense(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        check_tensors(inputs=(inputs, f"float [batch, {self.heads}, in] or [batch, 1, in]"))
         if self.heads == 1 or self.shared:
             outputs = tf.tensordot(inputs, self.kernel[0], 1)
         else:
@@ -56,7 +70,10 @@ class MultiHeadEncoder(tf.keras.layers.Layer):
         dim: d, the width of the output, and of every part that has a gate.
         share_mlp: the heads share the MLP after their projections.
         gates: for each part the initial value of its gate, None for a part without one; () for no gates at all.
-        normalize: scale outputs to length 1, so that inner products are cosines.
+        normalize: scale outputs to length 1, so that inner products are cosines; they are float32 then under mixed precision, too.
+
+    Raises:
+        ConfigError: a setting is out of its range; when called, there are not as many parts as gates, or a part has another shape.
     """
 
     def __init__(
@@ -70,12 +87,20 @@ class MultiHeadEncoder(tf.keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_number("heads", heads, "[1, inf)", whole=True)
+        check_number("dim", dim, "[1, inf)", whole=True)
+        widths = isinstance(hidden, Sequence) and all(is_number(width, "[1, inf)", whole=True) for width in hidden)
+        require(widths, "hidden", "whole numbers of at least 1", hidden)
+        numbers = isinstance(gates, Sequence) and all(gate is None or is_number(gate) for gate in gates)
+        require(numbers, "gates", "finite numbers or None", gates)
         self.heads, self.hidden, self.dim = heads, tuple(hidden), dim
         self.share_mlp, self.gates, self.normalize = share_mlp, tuple(gates), normalize
-        self.layers = [HeadsDense(heads, w, "relu", shared=share_mlp and i > 0, name=f"dense_{i}") for i, w in enumerate(self.hidden)]
+        shared = [share_mlp and i > 0 for i in range(len(self.hidden) + 1)]
+        dense = functools.partial(HeadsDense, heads, dtype=self.dtype_policy)
+        self.layers = [dense(w, "relu", shared=shared[i], name=f"dense_{i}") for i, w in enumerate(self.hidden)]
         # Beside gated parts the MLP starts small: it corrects what they say.
         last = 0.1 if self._gated else 1.0
-        self.layers.append(HeadsDense(heads, dim, shared=share_mlp and bool(hidden), scale=last, name=f"dense_{len(self.hidden)}"))
+        self.layers.append(dense(dim, shared=shared[-1], scale=last, name=f"dense_{len(self.hidden)}"))
 
     @property
     def _gated(self) -> list[int]:
@@ -88,12 +113,15 @@ class MultiHeadEncoder(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, parts: list[tf.Tensor]) -> tf.Tensor:
+        require(len(parts) == len(self.gates) or not self.gates, "parts", f"as many as `gates`, {len(self.gates)}", len(parts))
+        widths = {i: str(self.dim) if i in self._gated else f"width {i}" for i in range(len(parts))}
+        check_tensors(**{f"parts[{i}]": (part, f"float [batch, {widths[i]}]") for i, part in enumerate(parts)})
         outputs = tf.concat(parts, axis=-1)[:, None, :]
         for layer in self.layers:
             outputs = layer(outputs)
         for row, part in enumerate(self._gated):
             outputs += parts[part][:, None, :] * self.gate[row][:, None]
-        return tf.math.l2_normalize(outputs, axis=-1) if self.normalize else outputs
+        return to_length(outputs) if self.normalize else outputs
 
     def get_config(self):
         own = {"heads": self.heads, "hidden": self.hidden, "dim": self.dim, "share_mlp": self.share_mlp}

@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfebr.checks import check_number
+from tfebr.layers.precision import at_least_float32
+from tfebr.shapes import check_tensors
+
 
 class LSTMStack(tf.keras.layers.Layer):
     """h = LSTM_1(x); then h = h + LSTM_l(h) for each further layer: inputs [batch, length, dim] -> [batch, length, units].
@@ -17,13 +21,20 @@ class LSTMStack(tf.keras.layers.Layer):
     Args:
         units: width of the state.
         layers: number of layers.
-        dropout: share of the inputs' elements dropped in training.
+        dropout: share of the inputs' elements dropped in training, in [0, 1).
+
+    Raises:
+        ConfigError: a setting is out of its range; when called, an argument has another shape or dtype.
     """
 
     def __init__(self, units: int, layers: int = 2, dropout: float = 0.2, **kwargs):
         super().__init__(**kwargs)
+        check_number("units", units, "[1, inf)", whole=True)
+        check_number("layers", layers, "[1, inf)", whole=True)
+        check_number("dropout", dropout, "[0, 1)")
         self.units, self.layers, self.dropout = units, layers, dropout
-        self.cells = [tf.keras.layers.LSTMCell(units, name=f"cell_{number}") for number in range(layers)]
+        cell = tf.keras.layers.LSTMCell
+        self.cells = [cell(units, name=f"cell_{number}", dtype=self.dtype_policy) for number in range(layers)]
 
     def build(self, input_shape):
         for number, cell in enumerate(self.cells):
@@ -31,6 +42,7 @@ class LSTMStack(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor, training: bool | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
+        check_tensors(inputs=(inputs, "float [batch, length, dim]"), mask=(mask, "bool [batch, length]"), seed=(seed, "int [2]"))
         lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         # Longest rows first: the rows that go on after a step are then the first rows of that step.
         order = tf.argsort(lengths, direction="DESCENDING", stable=True)
@@ -59,7 +71,9 @@ class LSTMStack(tf.keras.layers.Layer):
 def _recur(cell: tf.keras.layers.LSTMCell, values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     """Values [sum(counts), dim], step after step, of which step t has the first counts[t] rows -> states [sum(counts), units]."""
     projected = tf.matmul(values, cell.kernel) + cell.bias
-    return _states(projected, tf.convert_to_tensor(cell.recurrent_kernel), counts)
+    # Rounding would add up from step to step.
+    states = _states(at_least_float32(projected), at_least_float32(cell.recurrent_kernel), counts)
+    return tf.cast(states, values.dtype)
 
 
 # The fused kernel, BlockLSTMV2, is no faster here, and its gradient in TensorFlow 2.20 is not that of its output.

@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_choice
+from tfebr.layers.precision import to_length
+from tfebr.shapes import check_tensors
 
 FUSIONS = ("late", "gated", "score")
 
@@ -23,16 +25,15 @@ class PostFusion(tf.keras.layers.Layer):
 
     Args:
         fusion: "late", "gated" or "score".
-        normalize: the vector, or both halves of it, have length 1 before they are weighed.
+        normalize: the vector, or both halves of it, have length 1 before they are weighed; it is float32 then under mixed precision, too.
 
     Raises:
-        ConfigError: the fusion is unknown.
+        ConfigError: the fusion is unknown; when called, the vectors have another shape or dtype.
     """
 
     def __init__(self, fusion: str = "gated", normalize: bool = True, **kwargs):
         super().__init__(**kwargs)
-        if fusion not in FUSIONS:
-            raise ConfigError(f"`fusion` must be one of {', '.join(FUSIONS)}. Received: {fusion!r}.")
+        check_choice("fusion", fusion, FUSIONS)
         self.fusion, self.normalize = fusion, normalize
 
     def build(self, input_shape):
@@ -40,25 +41,27 @@ class PostFusion(tf.keras.layers.Layer):
         if self.fusion == "late":
             # Starts small: it corrects what the query says.
             small = tf.keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-            self.hidden = tf.keras.layers.Dense(dim, "relu", name="hidden")
-            self.joined = tf.keras.layers.Dense(dim, kernel_initializer=small, name="joined")
+            self.hidden = tf.keras.layers.Dense(dim, "relu", name="hidden", dtype=self.dtype_policy)
+            self.joined = tf.keras.layers.Dense(dim, kernel_initializer=small, name="joined", dtype=self.dtype_policy)
         elif self.fusion == "gated":
-            self.gate = tf.keras.layers.Dense(dim, "sigmoid", name="gate")
+            self.gate = tf.keras.layers.Dense(dim, "sigmoid", name="gate", dtype=self.dtype_policy)
         else:
             self.balance = self.add_weight(name="balance", shape=[], initializer="zeros")
         super().build(input_shape)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         query, user = inputs
+        check_tensors(query=(query, "float [batch, dim]"), user=(user, "float [batch, dim]"))
         if self.fusion == "score":
-            share = tf.sigmoid(self.balance)
-            return tf.concat([share * self._to_length(query), (1.0 - share) * self._to_length(user)], axis=-1)
+            query, user = self._to_length(query), self._to_length(user)
+            share = tf.cast(tf.sigmoid(self.balance), query.dtype)
+            return tf.concat([share * query, (1.0 - share) * user], axis=-1)
         both = tf.concat([query, user], axis=-1)
         more = self.joined(self.hidden(both)) if self.fusion == "late" else self.gate(both) * user
         return self._to_length(query + more)
 
     def _to_length(self, values: tf.Tensor) -> tf.Tensor:
-        return tf.math.l2_normalize(values, axis=-1) if self.normalize else values
+        return to_length(values) if self.normalize else values
 
     def get_config(self):
         return super().get_config() | {"fusion": self.fusion, "normalize": self.normalize}

@@ -2,9 +2,12 @@
 
 import tensorflow as tf
 
+from tfebr.checks import check_number
 from tfebr.errors import ConfigError
 from tfebr.layers.attention import TransformerLayer, attend
 from tfebr.layers.embedding_bag import TABLE_SCALE, EmbeddingBag
+from tfebr.layers.precision import mean_of_present
+from tfebr.shapes import check_tensors
 
 
 class QueryUnit(tf.keras.layers.Layer):
@@ -34,7 +37,8 @@ class QueryUnit(tf.keras.layers.Layer):
         depth: number of Transformer layers.
 
     Raises:
-        ConfigError: the tables differ in width, or queries are longer than `word_length`.
+        ConfigError: the tables differ in width, or a setting is out of its range; when called, queries are longer than `word_length`, or
+            ids have another shape or dtype.
     """
 
     def __init__(
@@ -48,13 +52,18 @@ class QueryUnit(tf.keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_number("word_length", word_length, "[1, inf)", whole=True)
+        check_number("depth", depth, "[0, inf)", whole=True)
         widths = [one_gram.dim, two_gram.dim, words.dim]
         if len(set(widths)) > 1:
-            raise ConfigError(f"The tables `one_gram`, `two_gram` and `words` must have one width. Received: {widths}.")
+            raise ConfigError(f"`one_gram`, `two_gram` and `words` must have one width. Received: {widths}.")
         self.one_gram, self.two_gram, self.words, self.word_length = one_gram, two_gram, words, word_length
         # q_seg_seq starts as long as the other rows: at a LayerNorm's own scale it would drown them in q_mix and in every attention.
         scales = [1.0] * (depth - 1) + [TABLE_SCALE] * min(depth, 1)
-        self.transformer = [TransformerLayer(heads, scale=scale, name=f"transformer_{number}") for number, scale in enumerate(scales)]
+        self.transformer = [
+            TransformerLayer(heads, scale=scale, name=f"transformer_{number}", dtype=self.dtype_policy)
+            for number, scale in enumerate(scales)
+        ]
 
     def build(self, input_shape):
         start = tf.keras.initializers.RandomNormal(stddev=TABLE_SCALE)
@@ -62,21 +71,27 @@ class QueryUnit(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, one_gram: tf.Tensor, two_gram: tf.Tensor, words: tf.Tensor, history_words: tf.Tensor) -> tf.Tensor:
+        check_tensors(
+            one_gram=(one_gram, "int [batch, n1]"),
+            two_gram=(two_gram, "int [batch, n2]"),
+            words=(words, "int [batch, n3]"),
+            history_words=(history_words, "int [batch, past queries, n4]"),
+        )
         if (words.shape[1] or 0) > self.word_length:
             raise ConfigError(f"Queries must have at most `word_length` = {self.word_length} words. Received: {words.shape[1]}.")
         present = words > 0
-        count = tf.reduce_sum(tf.cast(present, tf.float32), axis=1, keepdims=True)
-        embedded = self.words.sequence(words)
-        segmented = tf.math.divide_no_nan(tf.reduce_sum(embedded, axis=1), count)
+        embedded = tf.cast(self.words.sequence(words), self.compute_dtype)
+        segmented = mean_of_present(embedded, present)
         sequence = tf.where(present[..., None], embedded + self.positions[: tf.shape(words)[1]], 0.0)
         for layer in self.transformer:
             sequence = layer(sequence, present)
-        past = attend(segmented[:, None], self.words(history_words), tf.reduce_any(history_words > 0, axis=-1), zero_row=False)
+        past = tf.cast(self.words(history_words), self.compute_dtype)
+        past = attend(segmented[:, None], past, tf.reduce_any(history_words > 0, axis=-1), zero_row=False)
         rows = [
-            self.one_gram(one_gram),
-            self.two_gram(two_gram),
+            tf.cast(self.one_gram(one_gram), self.compute_dtype),
+            tf.cast(self.two_gram(two_gram), self.compute_dtype),
             segmented,
-            tf.math.divide_no_nan(tf.reduce_sum(sequence, axis=1), count),
+            mean_of_present(sequence, present),
             past[:, 0],
         ]
         return tf.stack([*rows, tf.add_n(rows)], axis=1)

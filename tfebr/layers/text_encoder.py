@@ -2,10 +2,12 @@
 
 import tensorflow as tf
 
-from tfebr.errors import ConfigError
+from tfebr.checks import check_choice, check_number, require
 from tfebr.layers.attention import TransformerLayer
 from tfebr.layers.embedding_bag import TABLE_SCALE, TextBag
 from tfebr.layers.heads import MultiHeadEncoder
+from tfebr.layers.precision import mean_of_present
+from tfebr.shapes import check_tensors
 
 
 class TextEncoder(tf.keras.layers.Layer):
@@ -23,7 +25,8 @@ class TextEncoder(tf.keras.layers.Layer):
         gated: with the gate g, see `MultiHeadEncoder`; without it the MLP alone.
 
     Raises:
-        ConfigError: `words` is none of the grains.
+        ConfigError: `words` is none of the grains, or a setting is out of its range; when called, queries are longer than `length`, or ids
+            have another shape or dtype.
     """
 
     def __init__(
@@ -38,14 +41,16 @@ class TextEncoder(tf.keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if words not in text.sizes:
-            raise ConfigError(f"`words` must be one of the grains {', '.join(text.sizes)}. Received: {words!r}.")
+        check_choice("words", words, tuple(text.sizes))
+        check_number("length", length, "[1, inf)", whole=True)
+        check_number("depth", depth, "[0, inf)", whole=True)
         self.text, self.words, self.length, self.depth = text, words, length, depth
         # What a layer makes of words starts as long as the words themselves.
         scales = [1.0] * (depth - 1) + [TABLE_SCALE] * min(depth, 1)
-        self.transformer = [TransformerLayer(heads, scale=scale, name=f"transformer_{i}") for i, scale in enumerate(scales)]
+        policy = self.dtype_policy
+        self.transformer = [TransformerLayer(heads, scale=scale, name=f"transformer_{i}", dtype=policy) for i, scale in enumerate(scales)]
         gates = (1.0, *[None] * min(depth, 1)) if gated else ()
-        self.encoder = MultiHeadEncoder(1, hidden, text.dim, gates=gates, normalize=False, name="encoder")
+        self.encoder = MultiHeadEncoder(1, hidden, text.dim, gates=gates, normalize=False, name="encoder", dtype=policy)
 
     def build(self, input_shape):
         if self.depth:
@@ -54,13 +59,16 @@ class TextEncoder(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, ids: dict[str, tf.Tensor]) -> tf.Tensor:
+        check_tensors(**{grain: (of_grain, f"int [batch, {grain}]") for grain, of_grain in ids.items()})
         parts = [self.text(ids)]
         if self.depth:
+            require(self.words in ids, "ids", f"with the grain {self.words!r}", list(ids))
             words = ids[self.words]
+            require((words.shape[1] or 0) <= self.length, self.words, f"at most `length` = {self.length} ids", words.shape[1])
             present = words > 0
-            sequence = self.text.bags[self.words].sequence(words) + self.positions[: tf.shape(words)[1]]
+            sequence = tf.cast(self.text.bags[self.words].sequence(words), self.compute_dtype)
+            sequence += self.positions[: tf.shape(words)[1]]
             for layer in self.transformer:
                 sequence = layer(sequence, present)
-            count = tf.reduce_sum(tf.cast(present, tf.float32), axis=1, keepdims=True)
-            parts.append(tf.math.divide_no_nan(tf.reduce_sum(sequence, axis=1), count))
+            parts.append(mean_of_present(sequence, present))
         return self.encoder(parts)[:, 0]

@@ -2,9 +2,11 @@
 
 import tensorflow as tf
 
+from tfebr.checks import check_number, require
 from tfebr.data.stage import Stage
 from tfebr.layers.attention import attend
 from tfebr.layers.embedding_bag import EmbeddingBag
+from tfebr.shapes import check_tensors
 
 
 class UserEncoder(tf.keras.layers.Layer):
@@ -19,17 +21,26 @@ class UserEncoder(tf.keras.layers.Layer):
         events: the tables of an event's columns, the first of which tells whether there is an event; none, and no history is read.
         profile: the tables of the profile's columns.
         dim: d.
+
+    Raises:
+        ConfigError: `dim` is not positive, or there are neither events nor a profile; when called, an input has another shape or dtype.
     """
 
     def __init__(self, events: dict[str, EmbeddingBag], profile: dict[str, EmbeddingBag], dim: int, **kwargs):
         super().__init__(**kwargs)
+        check_number("dim", dim, "[1, inf)", whole=True)
+        require(bool(events or profile), "events and profile", "tables, at least one in the two", {**events, **profile})
         self.events, self.profile = events, profile
-        self.join = tf.keras.layers.Dense(dim, name="join")
+        self.join = tf.keras.layers.Dense(dim, name="join", dtype=self.dtype_policy)
         if events:
-            self.event = tf.keras.layers.Dense(dim, name="event")
-            self.stage = EmbeddingBag(len(Stage), dim, name="stage")
+            self.event = tf.keras.layers.Dense(dim, name="event", dtype=self.dtype_policy)
+            self.stage = EmbeddingBag(len(Stage), dim, name="stage", dtype=self.dtype_policy)
 
     def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        read = {"query": "float [batch, dim]"} if self.events else {}
+        read |= {f"user_{column}": "int [batch]" for column in self.profile}
+        read |= {f"history_{name}": "int [batch, events]" for name in (*self.events, "stages") if self.events}
+        check_tensors(**{name: (inputs[name], shape) for name, shape in read.items()})
         parts = [bag(inputs[f"user_{column}"][:, None]) for column, bag in self.profile.items()]
         if self.events:
             parts.append(self._read(inputs))

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfebr.checks import check_numbers, require
 from tfebr.data.stage import Stage
+from tfebr.shapes import check_tensors
 
 # Long-term behaviours, in order: the lowest stage an event must have reached. What was bought was also clicked.
 BEHAVIOURS = {"click": Stage.UNCLICKED, "collect": Stage.CARTED, "buy": Stage.ORDERED}
@@ -36,7 +38,14 @@ def cut_windows(present: tf.Tensor, stages: tf.Tensor, ages: tf.Tensor, seconds:
         ages: int32 [batch, events], seconds, in ascending order.
         seconds: the oldest age in each of the three windows.
         lengths: most events of each of them, for long-term of each behaviour.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or is out of its range.
     """
+    check_numbers("seconds", seconds, 3, "[0, inf)", whole=True)
+    check_numbers("lengths", lengths, 3, "[1, inf)", whole=True)
+    require(list(seconds) == sorted(seconds), "seconds", "in ascending order", seconds)
+    check_tensors(present=(present, "bool [batch, events]"), stages=(stages, "int [batch, events]"), ages=(ages, "int [batch, events]"))
     real_time = _newest(present & (ages <= seconds[0]), lengths[0])
     rest = present & ~real_time
     short_term = _newest(rest & (ages <= seconds[1]), lengths[1])
@@ -85,6 +94,7 @@ class Places(NamedTuple):
 
 def places_of(mask: tf.Tensor, oldest_first: bool = False) -> Places:
     """The places of a window bool [batch, history], in the order of the history or, with `oldest_first`, against it."""
+    check_tensors(mask=(mask, "bool [batch, history]"))
     lengths = tf.reduce_sum(tf.cast(mask, tf.int64), axis=1)
     history = tf.where(mask)
     before = tf.gather(tf.cumsum(lengths, exclusive=True), history[:, 0])

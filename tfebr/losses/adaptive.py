@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfebr.checks import check_number, require
-from tfebr.losses.masked import at_least_float32
+from tfebr.layers.precision import at_least_float32
 from tfebr.losses.sampled_softmax import sampled_softmax
 from tfebr.shapes import check_tensors
 

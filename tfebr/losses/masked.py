@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfebr.layers.precision import at_least_float32
 from tfebr.shapes import check_scalar
 
 
@@ -36,9 +37,3 @@ def to_logits(scores: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
     check_scalar("temperature", temperature, "(0, inf)")
     scores = at_least_float32(scores)
     return scores * tf.cast(1.0 / temperature, scores.dtype)
-
-
-def at_least_float32(scores: tf.Tensor) -> tf.Tensor:
-    """Half precision made single: a sum over a thousand candidates has hardly a digit left in bfloat16."""
-    scores = tf.convert_to_tensor(scores)
-    return tf.cast(scores, tf.float32) if scores.dtype.size < 4 else scores

@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from tfebr.checks import check_choice, check_number, check_numbers, is_number, require
 from tfebr.data.stage import Stage
+from tfebr.layers.precision import at_least_float32
 from tfebr.losses.graded_infonce import graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.losses.masked import at_least_float32, to_logits
+from tfebr.losses.masked import to_logits
 from tfebr.shapes import check_scalar, check_tensors, is_tensor
 
 FORMS = ("hinge", "logistic", "listwise")

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfebr.checks import check_choice, check_number
-from tfebr.losses.masked import at_least_float32
+from tfebr.layers.precision import at_least_float32
 from tfebr.shapes import check_tensors, is_tensor
 
 REDUCTIONS = ("sum", "mean", "mean_active")

@@ -4,7 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfebr.losses.masked import at_least_float32, masked_logsumexp
+from tfebr.layers.precision import at_least_float32
+from tfebr.losses.masked import masked_logsumexp
 from tfebr.shapes import check_scalar, check_tensors
 
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 from tfebr.checks import check_choice, check_number, check_numbers
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
+from tfebr.layers.precision import at_least_float32
 from tfebr.losses.adaptive import adaptive_margin, adaptive_softmax, adaptive_temperature, item_anchored
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS, graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.losses.masked import at_least_float32
 from tfebr.losses.multi_grained import FORMS, check_margin, multi_grained, ranking_loss
 from tfebr.losses.sampled_softmax import sampled_softmax
 from tfebr.shapes import check_tensors

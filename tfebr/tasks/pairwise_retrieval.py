@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfebr.checks import check_choice, check_number, require
-from tfebr.losses.masked import at_least_float32
+from tfebr.layers.precision import at_least_float32
 from tfebr.losses.pairwise_hinge import REDUCTIONS, pairwise_hinge
 from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates, negative_mask

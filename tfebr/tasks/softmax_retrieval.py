@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from tfebr.checks import check_number, is_number, require
 from tfebr.errors import ConfigError
+from tfebr.layers.precision import at_least_float32
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.losses.masked import at_least_float32
 from tfebr.losses.sampled_softmax import sampled_softmax
 from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates, negative_mask
