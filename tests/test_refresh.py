@@ -327,7 +327,8 @@ def stub_write(monkeypatch):
         folder = base / str(next_version(base))
         (folder / "assets.extra").mkdir(parents=True)
         (folder / "saved_model.pb").touch()
-        written = {"about": about, "index": report.as_dict(), "filter_columns": servable.attributes.columns}
+        written = {name: {} for name in ("versions", "ops_outside_tensorflow", "files")}
+        written |= {"about": about, "index": report.as_dict(), "filter_columns": servable.attributes.columns}
         write_json(folder / "assets.extra" / "manifest.json", written)
         servables[base.name] = servable
         return folder

@@ -13,7 +13,6 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfebr.errors import ArtifactError
-from tfebr.files import read_json
 from tfebr.servable import manifest
 from tfebr.servable.examples import curl, grpcurl
 from tfebr.servable.folders import only_servable
@@ -21,14 +20,6 @@ from tfebr.servable.kit import PROTOSET
 from tfebr.servable.tensors import Specs, Tensors
 from tfebr.servable.warm_up import WARM_UP, read_requests, representative_requests
 
-_SECTIONS: dict[str, type | tuple[type, ...]] = {
-    "about": dict,
-    "versions": dict,
-    "index": (dict, type(None)),
-    "filter_columns": dict,
-    "files": dict,
-    "checked": (dict, type(None)),
-}
 # A SavedModel that was not written here says nothing of what its inputs mean.
 _UNKNOWN_SAMPLES = {"query": ["your query"]}
 _LARGEST_EXAMPLE = 1_000
@@ -172,28 +163,8 @@ def _graph(path: Path) -> Any:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest, checked so far as it is read here; empty for a foreign SavedModel."""
-    file = path / manifest.MANIFEST
-    if not file.is_file():
-        return {}
-    try:
-        written = read_json(file)
-    except RecursionError:
-        written = None
-    good = isinstance(written, dict) and all(isinstance(written.get(section), kinds) for section, kinds in _SECTIONS.items())
-    # Nothing outside of the folder is any of its business.
-    inside = good and all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in written["files"])
-    whole = (
-        inside
-        and isinstance(written["about"].get("config", {}), dict)
-        and all(
-            isinstance(about, dict) and isinstance(about.get("bytes"), int) and isinstance(about.get("sha256"), str)
-            for about in written["files"].values()
-        )
-    )
-    if not whole:
-        raise ArtifactError(f"{file}: damaged: not a manifest as `tfebr export` writes it. Copy the folder again or export anew.")
-    return written
+    """The manifest; empty for a foreign SavedModel."""
+    return manifest.read_manifest(path) if (path / manifest.MANIFEST).is_file() else {}
 
 
 def _files(path: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

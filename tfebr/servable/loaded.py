@@ -20,6 +20,7 @@ from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_mode
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfebr.errors import ArtifactError, RequestError
+from tfebr.servable import shard_set
 from tfebr.servable.manifest import FAULTS, FOLDER, MANIFEST, file_state, read_manifest
 from tfebr.servable.messages import first_line
 from tfebr.servable.tensors import Specs, Tensors
@@ -51,8 +52,10 @@ class Model:
 
     def __init__(self, folder: Path, version: int):
         self.version = version
-        _verify(folder)
+        shard = _verified(folder).get("about", {}).get("shard", {})
         self.signature_defs = _signature_defs(folder)
+        if "set" in shard:
+            shard_set.mark(self.signature_defs.signature_def, shard["set"])
         signatures = {name: about for name, about in self.signature_defs.signature_def.items() if not name.startswith("__")}
         if not signatures:
             raise ArtifactError(f"{folder}: the SavedModel has no signatures, so nothing can be asked of it. Write the servable again.")
@@ -112,11 +115,12 @@ class Model:
         _log.info("version %d: recorded requests replayed in %.0f ms", self.version, 1000 * (time.perf_counter() - start))
 
 
-def _verify(folder: Path) -> None:
-    """Refuses damaged files by name before an operation reads them: ScaNN may end the process over a truncated one."""
-    if not (folder / MANIFEST).is_file():
-        return
-    for name, expected in read_manifest(folder)["files"].items():
+def _verified(folder: Path) -> dict[str, Any]:
+    """The manifest, empty where there is none; refuses damaged files by name before an operation reads them: ScaNN may end the process."""
+    if not (folder / MANIFEST).exists():
+        return {}
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
         path = folder / name
         # Configuration and clients beside the model are for people, who may change them; recorded requests may be left out.
         if name.startswith(f"{FOLDER}/") and not (name == WARM_UP and path.exists()):
@@ -124,6 +128,7 @@ def _verify(folder: Path) -> None:
         state = file_state(path, expected)
         if state in FAULTS:
             raise ArtifactError(f"{path}: {FAULTS[state]}")
+    return manifest
 
 
 def _signature_defs(folder: Path) -> get_model_metadata_pb2.SignatureDefMap:

@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import tfebr
 from tfebr.errors import ArtifactError, TfebrError
 from tfebr.files import read_json, write_json
+from tfebr.servable.manifest_schema import problem_of
 
 # TF Serving reads nothing in this folder but warm-up requests.
 FOLDER = "assets.extra"
@@ -26,6 +27,8 @@ FAULTS = {
     "damaged": "damaged: its content is not what the manifest lists. Copy it again or export anew.",
 }
 _LONGEST_PATH = 4096
+# A manifest has some kilobytes.
+_LARGEST = 64 * 2**20
 # Where operations outside TensorFlow come from: package and the folder of its libraries.
 _LIBRARY_FOLDERS = (("scann", "scann_ops/cc"), ("tensorflow_text", "python/ops"))
 
@@ -70,15 +73,27 @@ def write_manifest(folder: Path, about: dict[str, Any], index: dict[str, Any] | 
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a version folder; raises ArtifactError when `folder` is not one."""
+    """The manifest of a version folder.
+
+    Raises:
+        ArtifactError: naming the file: there is none, it cannot be read, or a field is missing or not of its type.
+    """
     path = Path(folder, MANIFEST)
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: not a servable version folder: {MANIFEST} is missing. Write one with `tfebr export`.")
     try:
-        return read_json(path)
-    except TfebrError:
-        # Not asked beforehand: a version may be renamed away at any moment.
-        if path.is_file():
-            raise
-        raise ArtifactError(f"{folder}: not a servable version folder: {MANIFEST} is missing. Write one with `tfebr export`.") from None
+        if path.stat().st_size > _LARGEST:
+            problem: str | None = f"it has {path.stat().st_size:,} bytes, more than any manifest"
+        else:
+            manifest = read_json(path)
+            problem = problem_of(manifest)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except (TfebrError, OSError) as error:
+        problem = str(error).removeprefix(f"{path}: ").rstrip(".")
+    if problem is not None:
+        raise ArtifactError(f"{path}: damaged: not a manifest as `tfebr export` writes it: {problem}. Copy it again or export anew.")
+    return manifest
 
 
 def verify_files(folder: str | os.PathLike) -> None:

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tfebr.errors import ArtifactError, ConfigError, TfebrError
+from tfebr.errors import ArtifactError, ConfigError
 from tfebr.servable.manifest import MANIFEST, read_manifest, verify_files
 
 _ROLLED_BACK = re.compile(r"\.(\d+)\.rolled-back")
@@ -33,6 +33,7 @@ class Version:
         bytes: of its files, as the manifest lists them.
         items: in its index, None where the manifest does not say.
         recall: of its index against exact search, as measured when it was built; None where it was not.
+        problem: what is wrong with its manifest, naming the file; None where it is good, or there is none.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Version:
     bytes: int | None
     items: int | None
     recall: float | None
+    problem: str | None = None
 
 
 def versions(base: str | os.PathLike) -> list[Version]:
@@ -141,19 +143,21 @@ def _rolled_back(base: Path) -> dict[int, Path]:
 
 
 def _described(number: int, folder: Path, state: str) -> Version:
-    try:
-        manifest: dict[str, Any] = read_manifest(folder)
-    except TfebrError:
-        manifest = {}
+    manifest: dict[str, Any] = {}
+    problem = None
+    if (folder / MANIFEST).exists():
+        try:
+            manifest = read_manifest(folder)
+        except ArtifactError as error:
+            problem = str(error)
     index = manifest.get("index") or {}
-    written = manifest.get("created")
-    if written is None:
+    if "created" in manifest:
+        created = datetime.datetime.fromisoformat(manifest["created"])
+    else:
         modified = (folder / "saved_model.pb").stat().st_mtime
         created = datetime.datetime.fromtimestamp(modified, datetime.timezone.utc)
-    else:
-        created = datetime.datetime.fromisoformat(written)
-    model = (manifest.get("about") or {}).get("model")
-    return Version(number, folder, state, model, created, manifest.get("bytes"), index.get("items"), index.get("recall"))
+    model = manifest.get("about", {}).get("model")
+    return Version(number, folder, state, model, created, manifest.get("bytes"), index.get("items"), index.get("recall"), problem)
 
 
 def _rename(source: Path, target: Path) -> None:
