@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -48,16 +49,16 @@ def run(out: str | os.PathLike, preset: str = "small") -> None:
     )
     picture = out / "comparison.png"
     draw_comparison(reports, picture, f"A simulated shop of {about['items']:,} items: held-out requests, 95 % intervals")
-    console.print(f"picture {picture}", highlight=False, soft_wrap=True)
+    console.print(f"picture {picture}", highlight=False, soft_wrap=True, markup=False)
     best = max(runs, key=lambda model: reports[model].means()["ordered_recall@100"])
     _step(f"4/5  {best}, which finds most of what was ordered, as one folder: query tower, index and item ids")
     version = pipeline.export(runs[best])
-    console.print(f"published {version}", highlight=False, soft_wrap=True)
+    console.print(f"published {version}", highlight=False, soft_wrap=True, markup=False)
     _step("5/5  serving it, and asking for two users")
     trained = pipeline.RunFolder(runs[best])
     with Server(version.parent, rest_port=0, grpc_port=0) as server, Client(server.rest_url, server.name) as client:
         _ask(client, data, trained.split_time or 0, trained.model_class.reads_events)
-    console.print(f"\ndone in {time.monotonic() - start:.0f} s. Everything is in {out}:", highlight=False)
+    console.print(f"\ndone in {time.monotonic() - start:.0f} s. Everything is in {out}:", highlight=False, markup=False)
     made = (
         (shop, "catalogue, log, users and, apart from them, the oracle"),
         (picture, "recall by stage and by how frequent the query is"),
@@ -66,11 +67,14 @@ def run(out: str | os.PathLike, preset: str = "small") -> None:
     )
     width = max(len(str(path)) for path, _ in made)
     for path, what in made:
-        console.print(f"  {path!s:<{width}}  {what}", highlight=False, soft_wrap=True)
+        console.print(f"  {path!s:<{width}}  {what}", highlight=False, soft_wrap=True, markup=False)
     console.print(
-        f"next: tfebr serve {runs[best]}      then, in another terminal: tfebr query 'your words' --name {best} --data {shop}\n"
+        f"next: {shlex.join(['tfebr', 'serve', str(runs[best])])}      then, in another terminal: "
+        f"{shlex.join(['tfebr', 'query', 'your words', '--data', str(shop)])}\n"
         '      tfebr train --help              to train on a shop of your own: see README.md, "Your own data"',
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 

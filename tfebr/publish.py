@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ from tfebr.refresh import catalogue_vectors
 from tfebr.servable.check import complete_inputs
 from tfebr.servable.continuity import check_filters
 from tfebr.servable.filters import filter_clauses
+from tfebr.servable.folders import check_name
 from tfebr.servable.manifest import read_manifest
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.publish import next_version, version_folders
@@ -86,7 +88,7 @@ def export(
         change_filters: publish a version that lacks a filter of the version before, or has one of another kind.
 
     Raises:
-        ConfigError: a setting is impossible, `NAME` is there in shards, or the catalogue has changed since training.
+        ConfigError: a setting or a name is impossible, `NAME` is there in shards, or the catalogue has changed since training.
         DataError: a filter of the version before would be gone or of another kind.
     """
     return export_shards(run, 1, name, target, k, heldout_queries, quiet, server, change_filters)[0]
@@ -112,9 +114,10 @@ def export_shards(
         ConfigError: more shards than items, or `NAME` is there in another number of shards.
     """
     folder = RunFolder(run)
+    name = check_name(folder.model_name if name is None else name)
     catalogue = folder.data.catalogue()
     check_unchanged(folder, catalogue)
-    settings = _Settings(name or folder.model_name, shards, target, k, heldout_queries, quiet, server, change_filters)
+    settings = _Settings(name, shards, target, k, heldout_queries, quiet, server, change_filters)
     return _publish(folder, catalogue, catalogue, folder.data.path, settings).folders
 
 
@@ -142,20 +145,23 @@ def refresh(
         change_filters: as in `export`.
 
     Raises:
+        ConfigError: no servable can be called `name`.
         DataError: the catalogue is bad or lacks a column that the model reads, or a filter of the version before would be gone or of
             another kind.
         ArtifactError: the run has lost its copy of the catalogue that it was trained on.
     """
-    folder, found = RunFolder(run), Catalogue.read(catalogue)
+    folder = RunFolder(run)
+    name = check_name(folder.model_name if name is None else name)
+    found = Catalogue.read(catalogue)
     tell(found.notes)
-    name = name or folder.model_name
     shards = len(_shard_folders(folder, name)) or 1
     settings = _Settings(name, shards, heldout_queries=heldout_queries, quiet=quiet, change_filters=change_filters)
     base = folder.path / "servable" / _servable_names(settings)[0]
     if version_folders(base):
         manifest = read_manifest(latest(base))
-        index, server = manifest["index"], manifest["about"].get("server", settings.server)
-        settings = dataclasses.replace(settings, target=index["target"], k=index["k"], server=server)
+        # Of a version that was put there by hand, the manifest may say nothing of an index.
+        known = {key: value for key, value in (manifest.get("index") or {}).items() if key in ("target", "k")}
+        settings = dataclasses.replace(settings, server=manifest["about"].get("server", settings.server), **known)
     if target is not None:
         settings = dataclasses.replace(settings, target=target)
     return _publish(folder, folder.trained_on(), found, catalogue, settings)
@@ -166,7 +172,7 @@ def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
     if catalogue.content_hash() != run.table.catalogue_hash:
         raise ConfigError(
             f"{run.data.path}: the catalogue has changed since {run.path} was trained. Train again, or publish the new catalogue with the "
-            f"towers as they are: `tfebr refresh {run.path} {run.data.path}`."
+            f"towers as they are: `{shlex.join(['tfebr', 'refresh', str(run.path), str(run.data.path)])}`."
         )
 
 

@@ -35,11 +35,13 @@ def only_servable(folder: str | os.PathLike, purpose: str, name: str | None = No
         ArtifactError: a run folder has no servable, or several and none is named, or not that one.
         ConfigError: no servable can have that name.
     """
+    if name is not None:
+        check_name(name)
     below = Path(folder, "servable")
     if not below.is_dir():
         return Path(folder)
     if name is not None:
-        if not (below / check_name(name)).is_dir():
+        if not (below / name).is_dir():
             raise ArtifactError(f"{below}: holds no servable `{name}`. There are: {', '.join(_names(below)) or 'none'}.")
         return below / name
     names = _names(below)
