@@ -1,7 +1,9 @@
 """A data folder that a stranger's programs wrote is read as what it means, or refused by file, row and column before work begins."""
 
+import decimal
 import json
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfebr import pipeline
 from tfebr.data.catalogue import Catalogue
@@ -351,6 +355,11 @@ REFUSED = {
         LOG | {"items": [[SHOWN[0]], [SHOWN[1] | {"position": 40_000}]]},
         ["part-0.parquet: row 1, column `items.position`: 40000"],
     ),
+    "log: words as positions": (
+        "part",
+        LOG | {"items": [[SHOWN[0] | {"position": "first"}]] * 2},
+        ["part-0.parquet: column `items.position` has a wrong type: string"],
+    ),
     "queries: latin-1": ("queries", QUERIES | {"query": LATIN}, ["queries.parquet: row 1, column `query`: not valid UTF-8"]),
     "queries: null": ("queries", QUERIES | {"query": ["a", None]}, ["queries.parquet: row 1, column `query`: missing"]),
     "queries: no split": ("queries", {k: QUERIES[k] for k in ("query_id", "query")}, ["queries.parquet: column `split` is missing"]),
@@ -378,6 +387,64 @@ def test_what_has_no_plain_meaning_is_refused_by_file_row_and_column(tmp_path, n
     with pytest.raises(DataError):
         pipeline.train(tmp_path / "shop", tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+TYPES = [
+    *(pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.binary(16), pa.uuid(), pa.bool_(), pa.null(), pa.float16()),
+    *(pa.int8(), pa.uint16(), pa.int64(), pa.uint64(), pa.float32(), pa.float64(), pa.decimal128(38, 10), pa.decimal256(70, 3)),
+    *(
+        pa.date32(),
+        pa.date64(),
+        pa.time64("us"),
+        pa.duration("us"),
+        pa.timestamp("ms"),
+        pa.timestamp("us", "Asia/Tokyo"),
+        pa.timestamp("ns"),
+    ),
+    *(pa.list_(pa.string()), pa.list_(pa.int64(), 2), pa.map_(pa.string(), pa.int64()), pa.struct([("item_id", pa.string())])),
+    pa.dictionary(pa.int32(), pa.string()),
+    pa.list_(pa.struct([("item_id", pa.int64()), ("stage", pa.bool_()), ("position", pa.float32())])),
+    pa.large_list(pa.struct([("position", pa.string()), ("stage", pa.decimal128(5, 2)), ("item_id", pa.binary())])),
+    pa.list_(pa.struct([("position", pa.int64()), ("stage", pa.int64()), ("item_id", pa.list_(pa.int8()))])),
+]
+SHOWN_VALUES = st.sampled_from([1, "1", None, 1.5, b"\xe9", True])
+VALUES = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=3), st.binary(max_size=3)),
+    *(st.sampled_from([b"\xff" * 16, START, START * 1000, "2024-01-31", "clicked", decimal.Decimal("1.5")]), st.dates(), st.datetimes()),
+    st.lists(
+        st.fixed_dictionaries({n: st.sampled_from([1, "1", None, 1.5, b"\xe9", True]) for n in ("item_id", "stage", "position")}),
+        max_size=2,
+    ),
+)
+
+
+@given(st.sampled_from([(name, column) for name, table in FILES.items() for column in table]), st.sampled_from(TYPES), st.data())
+@settings(max_examples=150)
+def test_whatever_is_in_a_column_is_read_or_refused_by_its_name(file, kind, data):
+    name, column = file
+    values = [data.draw(VALUES) for _ in next(iter(FILES[name].values()))]
+    with tempfile.TemporaryDirectory() as path:
+        shop = folder(Path(path))
+        try:
+            write(Path(path) / name, FILES[name] | {column: pa.array([v if fits(v, kind) else None for v in values], kind)})
+        except (pa.ArrowException, TypeError):  # what Parquet itself cannot hold
+            return
+        try:
+            shop.check(quiet=True)
+        except DataError as error:
+            refusal = str(error)
+        else:
+            return
+    assert str(Path(path) / name) in refusal
+    assert column in refusal
+
+
+def fits(value, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def test_a_repeated_request_id_is_found_across_files(tmp_path):

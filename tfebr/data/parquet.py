@@ -73,7 +73,7 @@ class Part:
             places = [i for i, path in enumerate(paths) if path[0] == column and path[-1] == field]
             groups = [about.row_group(group) for group in range(about.num_row_groups)]
             found = [group.column(i).statistics for group in groups for i in places if group.num_rows]
-        if len(places) != 1 or not found or not all(s is not None and s.has_min_max for s in found):
+        if len(places) != 1 or not found or not all(s and s.has_min_max and isinstance(s.min, int | float) for s in found):
             return None
         return min(s.min for s in found)
 
