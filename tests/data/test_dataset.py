@@ -333,7 +333,7 @@ REFUSED = {
     "log: milliseconds": ("part", LOG | {"time": [START * 1000] * 2}, ["part-0.parquet: row 0, column `time`", "looks like milliseconds"]),
     "log: repeated id": ("part", LOG | {"request_id": ["r", "r"]}, ["part-0.parquet: row 1, column `request_id`: 'r' repeats row 0"]),
     "log: no id": ("part", LOG | {"request_id": ["r", ""]}, ["part-0.parquet: row 1, column `request_id`: empty"]),
-    "log: half a user": ("part", LOG | {"user_id": [1.0, 1.5]}, ["part-0.parquet: row 1, column `user_id`: 1.5"]),
+    "log: half a user": ("part", LOG | {"user_id": [None, 1.5]}, ["part-0.parquet: row 1, column `user_id`: 1.5"]),
     "log: texts as items": ("part", LOG | {"items": ["[]", "[]"]}, ["part-0.parquet: column `items` has a wrong type: string"]),
     "log: unknown stage": (
         "part",

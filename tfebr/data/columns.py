@@ -81,32 +81,36 @@ def texts(values: pa.Array, place: Place) -> pa.StringArray:
 
 
 def ids(values: pa.Array, place: Place, remedy: str, notes: Notes | None = None) -> pa.StringArray:
-    """Ids as text, none of them missing or empty; `remedy` says what needs them.
-
-    Whole numbers that pandas wrote as floats, because others of the column were missing, are the same ids as those that it did not.
-    """
-    values = plain(values, place)
-    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
-        numbers = floats(values)
-        numbers = np.where(np.isnan(numbers), 0, numbers)
-        for bad, why in (
-            (numbers != np.floor(numbers), "is not a whole number, so it is no id. Write ids as text"),
-            (
-                (np.abs(numbers) >= _EXACT) & pa.types.is_floating(values.type),
-                "is too large for a float: its last digits are lost. Write ids as text or as integers",
-            ),
-        ):
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise place.refuse(row, f"{values[row].as_py()} {why}.")
-        if notes is not None:
-            notes.add(place.column, "floating-point numbers were read as whole ones", len(values) - values.null_count)
-    found = texts(values, place)
+    """Ids as text, none of them missing or empty; `remedy` says what needs them."""
+    found = optional_ids(values, place, notes)
     bad = pc.equal(pc.fill_null(found, ""), "").to_numpy(zero_copy_only=False)
     if bad.any():
         row = int(np.argmax(bad))
         raise place.refuse(row, f"{'empty' if found[row].is_valid else 'missing'}. {remedy}")
     return found
+
+
+def optional_ids(values: pa.Array, place: Place, notes: Notes | None = None) -> pa.StringArray:
+    """Ids as text, nulls kept.
+
+    Whole numbers that pandas wrote as floats, because others of the column were missing, are the same ids as those that it did not.
+    """
+    values = plain(values, place)
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        numbers = np.nan_to_num(floats(values), nan=0, posinf=np.inf, neginf=-np.inf)
+        bad = (numbers != np.floor(numbers)) | np.isinf(numbers)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise place.refuse(row, f"{values[row].as_py()} is not a whole number, so it is no id. Write ids as text.")
+        bad = np.abs(numbers) >= _EXACT
+        if bad.any() and pa.types.is_floating(values.type):
+            row = int(np.argmax(bad))
+            raise place.refuse(
+                row, f"{values[row].as_py()} is too large for a float: its last digits are lost. Write ids as text or integers."
+            )
+        if notes is not None:
+            notes.add(place.column, "floating-point numbers were read as whole ones", len(values) - values.null_count)
+    return texts(values, place)
 
 
 def floats(values: pa.Array) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfebr.data.columns import ids, is_number, plain, texts, whole
+from tfebr.data.columns import ids, is_number, optional_ids, plain, texts, whole
 from tfebr.data.entities import decoded
 from tfebr.data.place import Notes, Place
 from tfebr.data.stage import Stage
@@ -74,12 +74,8 @@ def rows_of_shown(items: pa.Array) -> np.ndarray:
 
 def _users(values: pa.Array, place: Place, notes: Notes) -> pa.StringArray:
     """Ids, or "" where the user is unknown."""
-    values = plain(values, place)
-    found = texts(values, place)
+    found = optional_ids(values, place, notes)
     notes.add(place.column, "requests have no user; they have no history", found.null_count)
-    known = pc.is_valid(found)
-    if is_number(values.type):
-        found = pc.replace_with_mask(found, known, ids(values.filter(known), place, "", notes))
     return pc.fill_null(found, "")
 
 

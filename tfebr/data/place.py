@@ -14,10 +14,10 @@ class Place:
     """A column of one or several files, so that a value in it can be named by file and row.
 
     Attributes:
-        files: each file with the row of the column at which it begins, ascending. Rows are named as of their own file, from 0.
+        files: each file with the row of the column at which it begins, ascending. A row is named by its number in its own file, from 0.
         column: its name.
-        first: the row of the first value at hand; negative files' beginnings are not needed to hand over a part.
-        rows: the row of each value, for columns with several values in a row.
+        first: the row of the column at which the values at hand begin.
+        rows: the row of each value, counted from `first`, where it is not one value in each row.
     """
 
     files: tuple[tuple[str, int], ...]
@@ -27,7 +27,7 @@ class Place:
 
     @classmethod
     def of(cls, source: str, column: str, first: int = 0, rows: np.ndarray | None = None) -> "Place":
-        """A column of one source."""
+        """A column of one file."""
         return cls(((source, 0),), column, first, rows)
 
     def after(self, values: int) -> "Place":
