@@ -33,12 +33,12 @@ class Step(NamedTuple):
         queries, shown, pool = (mine if given is None else given for mine, given in zip(self._floats, (queries, shown, pool), strict=True))
         return task(
             queries[:, None],
-            Candidates(shown, tf.constant(self.shown_rows), tf.constant(self.shown_log)),
-            tf.constant(self.stages),
-            Candidates(pool, tf.constant(self.pool_rows), tf.constant(self.pool_log)),
-            tf.constant(self.known),
-            None if sure else tf.constant(self.confidence),
-            tf.constant(self.teacher) if taught else None,
+            **Candidates(pool, tf.constant(self.pool_rows), tf.constant(self.pool_log)).arguments(),
+            known_positives=tf.constant(self.known),
+            shown=Candidates(shown, tf.constant(self.shown_rows), tf.constant(self.shown_log)),
+            stages=tf.constant(self.stages),
+            confidence=None if sure else tf.constant(self.confidence),
+            teacher_scores=tf.constant(self.teacher) if taught else None,
         )
 
     def gradients(self, task: MultiGrainedRetrieval, **options) -> tuple[float, list[np.ndarray]]:

@@ -9,11 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfebr.errors import ConfigError
+from tfebr.tasks import RetrievalTask
 
 SIZES = {"batch": 3, "candidates": 4, "shown": 2, "n": 2, "m": 5, "explicit": 6, "dim": 8, "heads": 2, "rows": 3, "length": 5, "events": 5}
-_TENSOR = re.compile(r"(float|int|bool|any) \[(.*?)\]( or .*)?$")
+_TENSOR = re.compile(r"(float|int|id|bool|any) \[(.*?)\]( or .*)?$")
 # No setting of the library is any of these; others are in `Example.outside`.
 NO_NUMBERS = ("3", True, float("nan"), float("inf"), -1, -0.5)
+
+# What a task's call makes for its loss, what Keras gives it, and TFRS's switches.
+_OF_TASKS = {"queries", "pool", "scores", "mask", "training", "compute_metrics", "compute_batch_metrics"}
 
 
 class Example(NamedTuple):
@@ -55,9 +59,13 @@ def run_refusals_test(target: Callable, example: Example) -> None:
 
 def parameters(target: Callable) -> set[str]:
     """What a call of a function, or of a class and its instance, can be given."""
-    functions = (target.__init__, target.call) if inspect.isclass(target) else (target,)
+    functions, hidden = [target], {"self"}
+    if inspect.isclass(target):
+        functions = [target.__init__, target.call]
+        if issubclass(target, RetrievalTask):
+            functions, hidden = [*functions, target.compute_loss], hidden | _OF_TASKS
     named = {p for f in functions for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD}
-    return {p.name for p in named} - {"self"}
+    return {p.name for p in named} - hidden
 
 
 def values_of(spec: str, **sizes: int) -> np.ndarray:
@@ -65,7 +73,8 @@ def values_of(spec: str, **sizes: int) -> np.ndarray:
     kind, shape, _ = _TENSOR.match(spec).groups()
     shape = [int(s) if s.isdigit() else (SIZES | sizes | {"...": 2})[s] for s in shape.split(", ") if s]
     filled = np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape).astype(np.float32)
-    return {"float": filled, "any": filled, "int": np.ones(shape, np.int32), "bool": np.ones(shape, bool)}[kind]
+    ones = np.ones(shape, np.int32)
+    return {"float": filled, "any": filled, "int": ones, "id": ones, "bool": ones.astype(bool)}[kind]
 
 
 def _is_tensor(value: Any) -> bool:
@@ -101,7 +110,8 @@ def _call(target: Callable, example: Example, tensors: dict[tuple[str, ...], np.
     arguments = _filled(example.arguments, tensors)
     if example.settings is None:
         return target(**arguments)
-    return target(**example.settings)(*arguments.values())
+    instance = target(**example.settings)
+    return instance(**arguments) if isinstance(instance, RetrievalTask) else instance(*arguments.values())
 
 
 def _wrong_tensors(path: tuple[str, ...], leaves: dict[tuple[str, ...], Any]) -> Iterator[tuple[np.ndarray, str]]:
@@ -120,7 +130,7 @@ def _wrong_tensors(path: tuple[str, ...], leaves: dict[tuple[str, ...], Any]) ->
                 yield np.take(value, [0], axis), f"a {name} of 1"
     if kind == "any":
         return
-    yield value.astype({"float": np.int32, "int": np.float32, "bool": np.int32}[kind]), "another dtype"
+    yield value.astype({"float": np.int32, "int": np.float32, "id": np.float32, "bool": np.int32}[kind]), "another dtype"
     if kind != "bool":
         yield value.astype(bool), "bool"
 

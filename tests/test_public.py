@@ -17,8 +17,8 @@ ROOMS = {
     "SelfAttention ShortTermEncoder TextBag TextEncoder TransformerLayer UserEncoder attend long_term",
     "losses": "GradedInfoNCE LabelSmoothing SampledSoftmax adaptive_margin adaptive_softmax adaptive_temperature graded_infonce "
     "multi_grained pairwise_hinge ranking_loss retrieval_loss sampled_softmax soft_cross_entropy",
-    "tasks": "Candidates MultiGrainedRetrieval PairwiseRetrieval SoftmaxRetrieval StreamingFrequency mixed_negatives negative_mask "
-    "random_negatives_for soft_attention_scores uniform_rows",
+    "tasks": "Candidates MultiGrainedRetrieval PairwiseRetrieval RetrievalTask SoftmaxRetrieval StreamingFrequency mixed_negatives "
+    "negative_mask random_negatives_for soft_attention_scores uniform_rows",
     "models": "DPSR DPSRConfig MGDSPR MGDSPRConfig MMSE MMSEConfig RetrievalModel RunFolder TrainingConfig TwoTower TwoTowerConfig",
     "index": "ExactIndex IndexReport IndexTopK ItemAttributes PortableIndex Recipe ScannIndex build index_of measure_recall recipe_for",
     "evaluation": "BM25 Comparison HeldOut Ranking Report comparison_table draw_comparison evaluate_judged evaluate_requests held_out "

@@ -36,7 +36,14 @@ RETRIEVAL = SHOWN | {
     "unclicked_negatives": True,
 }
 RANKING = {"form": "hinge", "margin": 0.1}
-POOL = Candidates("float [candidates, dim]", "int [candidates]", "float [candidates]")
+OF_TFRS = {
+    "candidate_embeddings": "float [candidates, dim]",
+    "sample_weight": "float [batch]",
+    "candidate_sampling_probability": "float [candidates]",
+    "candidate_ids": "id [candidates]",
+    "score_mask": "bool [batch, candidates]",
+    "known_positives": "id [batch, n]",
+}
 LABELS = {"y_true": "any [batch, candidates]", "y_pred": "float [batch, candidates]"}
 LEVELS = {"num_levels": 3, "temperature": 0.5, "lowest_positive": 1, "weights": (1.0, 1.0, 1.0), "row_reduction": "sum"}
 SMOOTHED = {"scores": "float [batch, candidates]", "positive": "int [batch]", "mask": "bool [batch, candidates]", "temperature": 0.5}
@@ -79,7 +86,9 @@ LOSSES = {
     item_anchored: Example(
         {"loss": sampled_softmax, "scores": "float [batch, candidates]", "mask": "bool [batch, candidates]", "weight": 0.1}
     ),
-    losses.pairwise_hinge: Example(ROWS | {"margin": 0.1, "weights": "float [batch, candidates]", "reduction": "sum"}),
+    losses.pairwise_hinge: Example(
+        ROWS | {"margin": 0.1, "weights": "float [batch, candidates]", "reduction": "sum", "sample_weight": "float [batch]"}
+    ),
     losses.graded_infonce: Example(
         {"scores": "float [batch, candidates]", "levels": "int [batch, candidates]"}
         | LEVELS
@@ -101,7 +110,7 @@ LOSSES = {
 TASKS = {
     tasks.random_negatives_for: Example({"alpha": 0.5, "batch_size": 8}),
     tasks.uniform_rows: Example({"count": 3, "items": 9} | SEED),
-    tasks.negative_mask: Example({"candidate_rows": "int [candidates]", "known_positives": "int [batch, n]"}),
+    tasks.negative_mask: Example({"candidate_rows": "id [candidates]", "known_positives": "id [batch, n]"}),
     pool_log_probability: Example({"expected_draws": "float [...]", "random": 3, "items": 9}),
     StreamingFrequency(9).update: Example({"rows": "int [n]", "step": "int []"}),
     StreamingFrequency(9).expected_draws: Example({"rows": "int [...]"}),
@@ -117,20 +126,18 @@ TASKS = {
     ),
     shown_and_pool_scores: Example({"queries": "float [batch, dim]", "shown": "float [batch, n, dim]", "pool": "float [candidates, dim]"}),
     tasks.PairwiseRetrieval: Example(
-        {"query_embeddings": "float [batch, heads, dim]", "candidates": POOL, "known_positives": "int [batch, n]"}
-        | {"explicit_negatives": Candidates("float [explicit, dim]", "int [explicit]", None), "explicit_mask": "bool [batch, explicit]"},
-        {"margin": 0.1, "beta": 0.1, "in_batch": True, "reduction": "sum", "stop_weights": False, "explicit_weight": 1.0},
+        {"query_embeddings": "float [batch, heads, dim]"} | OF_TFRS | {"negative_weights": "float [batch, candidates]"},
+        {"margin": 0.1, "beta": 0.1, "in_batch": True, "reduction": "sum", "stop_weights": False},
     ),
     tasks.SoftmaxRetrieval: Example(
-        {"query_embeddings": "float [batch, 1, dim]", "candidates": POOL, "known_positives": "int [batch, n]"}
-        | SEED
-        | {"teacher_scores": "float [batch, candidates]", "weights": "float [batch]"},
+        {"query_embeddings": "float [batch, 1, dim]"} | OF_TFRS | SEED | {"teacher_scores": "float [batch, candidates]"},
         {"temperature": 2.0, "mix": (0.4, 0.6), "hard": 2, "stop_gradient": False, "logq": True, "in_batch": True} | SMOOTH,
     ),
     MultiGrainedRetrieval: Example(
         {"query_embeddings": "float [batch, 1, dim]"}
-        | {"shown": Candidates("float [batch, n, dim]", "int [batch, n]", "float [batch, n]"), "stages": "int [batch, n]", "pool": POOL}
-        | {"known_items": "int [batch, m]", "confidence": "float [batch, n]", "teacher_scores": "float [batch, 6]"},
+        | OF_TFRS
+        | {"shown": Candidates("float [batch, shown, dim]", "id [batch, shown]", "float [batch, shown]"), "stages": "int [batch, shown]"}
+        | {"confidence": "float [batch, shown]", "teacher_scores": "float [batch, 6]"},
         {"objective": "multi_grained", "temperature": 0.1, "weights": (1.0, 1.0, 1.0), "row_reduction": "mean", "ranking_weight": 0.1}
         | RANKING
         | {"ranking_temperature": 0.1, "unclicked_as": "negatives", "lowest_positive": 2, "adaptive": None, "anchor_weight": 0.1}
@@ -214,7 +221,7 @@ OUTSIDE_ELSEWHERE = {
 PARTS = {"pack", "unpack", "map_groups", "at_least_float32", "softmax", "to_length", "mean_of_present"}
 PARTS |= {"masked_logsumexp", "masked_softmax", "to_logits", "check_margin", "check_mix"}
 # Records, and a base that adds no argument.
-RECORDS = {"Packed", "Windows", "Places", "LabelSmoothing", "Candidates", "Mined", "FullPrecisionRetrieval"}
+RECORDS = {"Packed", "Windows", "Places", "LabelSmoothing", "Candidates", "Mined", "RetrievalTask"}
 EXAMPLES = LOSSES | TASKS | LAYERS
 
 

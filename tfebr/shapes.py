@@ -18,9 +18,9 @@ def check_tensors(**arguments: tuple[Any, str]) -> None:
 
     Args:
         arguments: name -> (tensor or what converts to one, description as in the docstrings); None is left out. A description is
-            "float [batch, candidates]", or "float [] or [batch]"; its first word is float, int or bool. A word among the sizes has
-            one value in all arguments, a number is that size, "n + m" is the sum of two, and "..." stands for any number of
-            dimensions, the same in all arguments. What a graph does not know yet passes.
+            "float [batch, candidates]", or "float [] or [batch]"; its first word is float, int, bool, or id for whole numbers and
+            strings. A word among the sizes has one value in all arguments, a number is that size, "n + m" is the sum of two, and "..."
+            stands for any number of dimensions, the same in all arguments. What a graph does not know yet passes.
     """
     sizes: dict[str, int] = {}
     for name, (value, description) in arguments.items():
@@ -59,7 +59,8 @@ def check_scalar(name: str, value: Any, interval: str) -> None:
 
 
 def _is(kind: str, dtype: tf.DType) -> bool:
-    return {"float": dtype.is_floating, "int": dtype.is_integer, "bool": dtype.is_bool}[kind]
+    whole = dtype.is_integer
+    return {"float": dtype.is_floating, "int": whole, "bool": dtype.is_bool, "id": whole or dtype == tf.string}[kind]
 
 
 def _names(shape: str) -> list[str]:

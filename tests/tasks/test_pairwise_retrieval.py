@@ -61,9 +61,14 @@ def test_equals_plain_loops(seed, batch, heads, random, in_batch, reduction, exp
     rows = [*rng.integers(1, 6, batch).tolist(), *rng.integers(0, 6, random).tolist()]
     known = [[rows[i], *rng.integers(0, 6, 2).tolist()] for i in range(batch)]
     extra_rows, owners = rng.integers(0, 6, explicit).tolist(), rng.integers(0, batch, explicit)
-    task = PairwiseRetrieval(margin=0.3, beta=0.2, in_batch=in_batch, reduction=reduction, explicit_weight=2.5)
-    more = [candidates(extra, extra_rows), tf.constant(np.arange(batch)[:, None] == owners)] if explicit else []
-    found = task(tf.constant(queries), candidates(items, rows), tf.constant(known, tf.int32), *more)
+    task = PairwiseRetrieval(margin=0.3, beta=0.2, in_batch=in_batch, reduction=reduction)
+    pool = candidates(np.concatenate([items, extra]), rows + extra_rows)
+    # Labelled negatives are candidates of their row alone.
+    own = np.arange(batch)[:, None] == owners
+    score_mask = np.concatenate([np.ones((batch, len(rows)), bool), own], axis=1)
+    weights = np.concatenate([np.ones((batch, len(rows)), np.float32), np.full(own.shape, 2.5, np.float32)], axis=1)
+    more = {"score_mask": tf.constant(score_mask), "negative_weights": tf.constant(weights)} if explicit else {}
+    found = task(tf.constant(queries), **pool.arguments(), known_positives=tf.constant(known, tf.int32), **more)
     owned = list(zip(extra.tolist(), extra_rows, owners.tolist(), strict=True))
     expected = plain(queries.tolist(), items.tolist(), rows, known, 0.3, 0.2, in_batch, reduction, owned, 2.5)
     assert float(found) == pytest.approx(expected, rel=1e-3, abs=1e-5)
@@ -76,7 +81,8 @@ def test_known_positives_and_no_item_get_no_gradient():
     known = tf.constant([[1, 3], [2, 3]])
     with tf.GradientTape() as tape:
         tape.watch(items)
-        loss = PairwiseRetrieval(margin=10.0, beta=0.1)(queries, Candidates(items, tf.constant([1, 2, 3, 0, 4]), tf.zeros(5)), known)
+        pool = Candidates(items, tf.constant([1, 2, 3, 0, 4]))
+        loss = PairwiseRetrieval(margin=10.0, beta=0.1)(queries, **pool.arguments(), known_positives=known)
     by_item = np.abs(tape.gradient(loss, items).numpy()).sum(axis=1)
     assert (by_item[[2, 3]] == 0).all()
     assert (by_item[[0, 1, 4]] > 0).all()
@@ -90,7 +96,7 @@ def test_stop_weights_changes_the_gradient_only():
         with tf.GradientTape() as tape:
             tape.watch(queries)
             task = PairwiseRetrieval(margin=5.0, beta=0.5, stop_weights=stop)
-            losses.append(task(queries, Candidates(items, tf.constant([1, 2, 3, 4]), tf.zeros(4)), tf.constant([[1], [2]])))
+            losses.append(task(queries, items, candidate_ids=tf.constant([1, 2, 3, 4]), known_positives=tf.constant([[1], [2]])))
         gradients.append(tape.gradient(losses[-1], queries).numpy())
     assert float(losses[0]) == float(losses[1])
     assert not np.allclose(*gradients)

@@ -19,6 +19,11 @@ from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval
 DIM, SEED = 3, tf.constant([5, 6])
 
 
+def loss_of(task, queries, pool, known, seed=SEED, teacher_scores=None, sample_weight=None) -> tf.Tensor:
+    more = {"seed": seed, "teacher_scores": teacher_scores, "sample_weight": sample_weight}
+    return task(queries, **pool.arguments(), known_positives=known, **more)
+
+
 def plain(queries, items, rows, known, log_probability, alpha, temperature, hard, in_batch) -> float:
     batch, losses = len(queries), []
     dot = lambda a, b: sum(x * y for x, y in zip(a, b, strict=True))  # noqa: E731
@@ -61,7 +66,7 @@ def test_equals_plain_loops(seed, batch, random, mix, hard, logq, in_batch, temp
     log_probability = rng.normal(size=len(rows)).astype(np.float32)
     task = SoftmaxRetrieval(temperature, mix, hard, logq=logq, in_batch=in_batch)
     pool = Candidates(tf.constant(table[rows]), tf.constant(rows, tf.int32), tf.constant(log_probability))
-    found = task(tf.constant(queries)[:, None], pool, tf.constant(known, tf.int32), SEED)
+    found = loss_of(task, tf.constant(queries)[:, None], pool, tf.constant(known, tf.int32), SEED)
     assert found.shape == ()
     corrections = log_probability.tolist() if logq else [0.0] * len(rows)
     alpha = None if mix is None else shares(batch, len(rows), mix)
@@ -120,8 +125,14 @@ def test_smoothing_equals_plain_loops(seed, batch, random, mix, hard, logq, taug
     teacher = rng.normal(size=(batch, len(rows))).astype(np.float32) if taught else None
     smoothing = LabelSmoothing(*shares_of)
     pool = Candidates(tf.constant(table[rows]), tf.constant(rows, tf.int32), tf.constant(log_probability))
-    found = SoftmaxRetrieval(1.5, mix, hard, logq=logq, smoothing=smoothing)(
-        tf.constant(queries)[:, None], pool, tf.constant(known, tf.int32), SEED, teacher, weights
+    found = loss_of(
+        SoftmaxRetrieval(1.5, mix, hard, logq=logq, smoothing=smoothing),
+        tf.constant(queries)[:, None],
+        pool,
+        tf.constant(known, tf.int32),
+        SEED,
+        teacher,
+        weights,
     )
     alpha = None if mix is None else shares(batch, len(rows), mix)
     lists = queries.tolist(), table[rows].tolist(), None if teacher is None else teacher.tolist()
@@ -139,7 +150,7 @@ def example(batch: int = 4, random: int = 6, seed: int = 0) -> tuple[tf.Tensor, 
 def loss_and_gradients(task: SoftmaxRetrieval, queries, pool, known, *more) -> tuple[float, np.ndarray, np.ndarray]:
     with tf.GradientTape() as tape:
         tape.watch([queries, pool.embeddings])
-        loss = task(queries, pool, known, SEED, *more)
+        loss = loss_of(task, queries, pool, known, SEED, *more)
     return float(loss), *(g.numpy() for g in tape.gradient(loss, [queries, pool.embeddings]))
 
 
@@ -180,20 +191,22 @@ def test_an_accidental_hit_takes_no_place_among_the_hardest():
     """The row's other positive scores highest: with N = 1, the next one is mixed all the same."""
     queries, items = tf.constant([[[1.0]]]), tf.constant([[2.0], [9.0], [1.0], [0.0]])
     pool = Candidates(items, tf.constant([1, 2, 3, 4]), tf.zeros(4))
-    found = SoftmaxRetrieval(1.0, (0.4, 0.6), hard=1)(queries, pool, tf.constant([[1, 2]]), SEED)
+    found = loss_of(SoftmaxRetrieval(1.0, (0.4, 0.6), hard=1), queries, pool, tf.constant([[1, 2]]), SEED)
     mixed = 1.0 + shares(1, 4, (0.4, 0.6))[0][2]
     assert float(found) == pytest.approx(-math.log(math.exp(2) / (math.exp(2) + math.exp(1) + 1 + math.exp(mixed))), rel=1e-5)
 
 
 def test_mixed_negatives_add_to_the_loss_and_n_counts():
-    losses = [float(SoftmaxRetrieval(mix=mix, hard=n)(*example(), SEED)) for mix, n in ((None, 9), ((0.4, 0.6), 1), ((0.4, 0.6), 4))]
-    losses += [float(SoftmaxRetrieval(hard=n)(*example(), SEED)) for n in (9, 10, 684)]
+    losses = [
+        float(loss_of(SoftmaxRetrieval(mix=mix, hard=n), *example(), SEED)) for mix, n in ((None, 9), ((0.4, 0.6), 1), ((0.4, 0.6), 4))
+    ]
+    losses += [float(loss_of(SoftmaxRetrieval(hard=n), *example(), SEED)) for n in (9, 10, 684)]
     assert losses[0] < losses[1] < losses[2] < losses[3] == losses[4] == losses[5]
 
 
 def test_the_seed_moves_the_shares():
     task, arguments = SoftmaxRetrieval(), example()
-    values = [float(task(*arguments, tf.constant(seed))) for seed in ([1, 2], [1, 2], [1, 3])]
+    values = [float(loss_of(task, *arguments, tf.constant(seed))) for seed in ([1, 2], [1, 2], [1, 3])]
     assert values[0] == values[1] != values[2]
 
 
@@ -212,11 +225,11 @@ def test_temperature_smooths():
 @pytest.mark.parametrize("mix", [None, (0.4, 0.6)])
 def test_logq_changes_nothing_where_nothing_is_known_or_all_is_equal(mix):
     queries, pool, known = example()
-    without = float(SoftmaxRetrieval(mix=mix, hard=3)(queries, pool, known, SEED))
+    without = float(loss_of(SoftmaxRetrieval(mix=mix, hard=3), queries, pool, known, SEED))
     for value in (0.0, -2.5):
         equal = pool._replace(log_probability=tf.fill([10], value))
-        assert float(SoftmaxRetrieval(mix=mix, hard=3, logq=True)(queries, equal, known, SEED)) == pytest.approx(without, rel=1e-5)
-    assert float(SoftmaxRetrieval(mix=mix, hard=3, logq=True)(queries, pool, known, SEED)) != pytest.approx(without, rel=1e-3)
+        assert float(loss_of(SoftmaxRetrieval(mix=mix, hard=3, logq=True), queries, equal, known, SEED)) == pytest.approx(without, rel=1e-5)
+    assert float(loss_of(SoftmaxRetrieval(mix=mix, hard=3, logq=True), queries, pool, known, SEED)) != pytest.approx(without, rel=1e-3)
 
 
 def test_logq_makes_a_skewed_pool_count_like_the_whole_corpus():
@@ -227,7 +240,7 @@ def test_logq_makes_a_skewed_pool_count_like_the_whole_corpus():
     pool_rows = np.array([7, *rng.choice(corpus, draws, p=probabilities) + 1])
     log_probability = np.log(draws * probabilities)[pool_rows - 1]
     pool = Candidates(tf.constant(items[pool_rows - 1]), tf.constant(pool_rows, tf.int32), tf.constant(log_probability, tf.float32))
-    found = float(SoftmaxRetrieval(temperature, None, logq=True)(tf.constant(query), pool, tf.constant([[7]]), SEED))
+    found = float(loss_of(SoftmaxRetrieval(temperature, None, logq=True), tf.constant(query), pool, tf.constant([[7]]), SEED))
     logits = np.exp(items @ query[0, 0] / temperature)
     own = logits[6] / (draws * probabilities[6])
     assert found == pytest.approx(-math.log(own / (own + np.delete(logits, 6).sum())), rel=0.005)
@@ -237,11 +250,11 @@ def test_unknown_batch_sizes_in_a_graph():
     task = SoftmaxRetrieval(hard=3, logq=True)
     specs = [tf.TensorSpec([None, 1, DIM]), tf.TensorSpec([None, DIM]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([None])]
     graph = tf.function(
-        lambda q, e, r, p, k: task(q, Candidates(e, r, p), k, SEED), input_signature=[*specs, tf.TensorSpec([None, None], tf.int32)]
+        lambda q, e, r, p, k: loss_of(task, q, Candidates(e, r, p), k), input_signature=[*specs, tf.TensorSpec([None, None], tf.int32)]
     )
     for batch in (1, 4):
         queries, pool, known = example(batch)
-        np.testing.assert_allclose(graph(queries, *pool, known), task(queries, pool, known, SEED), rtol=1e-5)
+        np.testing.assert_allclose(graph(queries, *pool, known), loss_of(task, queries, pool, known), rtol=1e-5)
 
 
 ALL_PARTS = LabelSmoothing(uniform=0.1, sampling=0.1, bootstrap=0.2)
@@ -264,8 +277,10 @@ def test_a_little_smoothing_is_nearly_the_plain_loss():
 def test_weights_multiply_the_loss_of_their_row():
     queries, pool, known = example(2)
     task = SoftmaxRetrieval(mix=None)
-    first, second, both = (float(task(queries, pool, known, SEED, None, tf.constant(w))) for w in ([1.0, 0.0], [0.0, 1.0], [3.0, 0.5]))
-    assert first + second == pytest.approx(float(task(queries, pool, known, SEED)), rel=1e-5)
+    first, second, both = (
+        float(loss_of(task, queries, pool, known, SEED, None, tf.constant(w))) for w in ([1.0, 0.0], [0.0, 1.0], [3.0, 0.5])
+    )
+    assert first + second == pytest.approx(float(loss_of(task, queries, pool, known)), rel=1e-5)
     assert both == pytest.approx(3 * first + 0.5 * second, rel=1e-5)
 
 
@@ -311,16 +326,16 @@ def test_finite_under_every_mask(dtype, rows, smoothing):
 def test_unknown_sampling_probability_is_refused_where_it_is_read(settings):
     queries, pool, known = example()
     unknown = pool._replace(log_probability=None)
-    with pytest.raises(ConfigError, match=r"`log_probability`.*needed for `(logq|sampling)`"):
-        SoftmaxRetrieval(**settings)(queries, unknown, known, SEED)
+    with pytest.raises(ConfigError, match=r"`(candidate_sampling_probability|log_probability)`.* for `(logq|sampling)`"):
+        loss_of(SoftmaxRetrieval(**settings), queries, unknown, known)
     without = SoftmaxRetrieval(smoothing=LabelSmoothing(uniform=0.1))
-    assert float(without(queries, unknown, known, SEED)) == float(without(queries, pool, known, SEED))
+    assert float(loss_of(without, queries, unknown, known)) == pytest.approx(float(loss_of(without, queries, pool, known)), rel=1e-6)
 
 
 def test_several_heads_are_refused():
     _, pool, known = example(2)
-    with pytest.raises(ConfigError, match=r"`query_embeddings` must be \[batch, 1, dim\].*\(2, 3, 3\)"):
-        SoftmaxRetrieval()(tf.zeros([2, 3, DIM]), pool, known, SEED)
+    with pytest.raises(ConfigError, match=r"`query_embeddings` must be .*\[batch, 1, dim\].*\(2, 3, 3\)"):
+        loss_of(SoftmaxRetrieval(), tf.zeros([2, 3, DIM]), pool, known)
 
 
 @pytest.mark.parametrize(

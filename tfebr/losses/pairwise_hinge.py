@@ -16,6 +16,7 @@ def pairwise_hinge(
     margin: float | tf.Tensor,
     weights: tf.Tensor | None = None,
     reduction: str = "sum",
+    sample_weight: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """L = mean over rows of  sum_j mask_ij max(0, margin - s_i+ + s_ij).  Source: DPSR, the loss of section "optimization".
 
@@ -26,6 +27,7 @@ def pairwise_hinge(
         margin: delta, in units of the score: a number of at least 0, or float [batch, candidates].
         weights: float [batch, candidates], of each negative; all 1 by default.
         reduction: over the negatives of a row: "sum" (the paper's), "mean" over unmasked ones, or "mean_active" over those in the margin.
+        sample_weight: float [batch], multiplies the loss of each row; the mean is still over all rows. All 1 by default.
 
     Returns:
         A scalar, float32 at least; 0 where nothing is unmasked. Finite for every mask, in value and gradient.
@@ -41,6 +43,7 @@ def pairwise_hinge(
         positive_scores=(positive_scores, "float [batch]"),
         mask=(mask, "bool [batch, candidates]"),
         weights=(weights, "float [batch, candidates]"),
+        sample_weight=(sample_weight, "float [batch]"),
         margin=(margin if is_tensor(margin) else None, "float [] or [batch, candidates]"),
     )
     scores, own = at_least_float32(scores), at_least_float32(positive_scores)
@@ -59,4 +62,4 @@ def pairwise_hinge(
         total = tf.math.divide_no_nan(total, tf.reduce_sum(counted, axis=1))
     elif reduction == "mean_active":
         total = tf.math.divide_no_nan(total, tf.reduce_sum(tf.where(pairs == 0, 0.0, counted), axis=1))
-    return tf.reduce_mean(total)
+    return tf.reduce_mean(total if sample_weight is None else total * tf.cast(sample_weight, total.dtype))

@@ -132,7 +132,6 @@ class DPSR(RetrievalModel):
             in_batch=config.alpha < 1,
             reduction=config.reduction,
             stop_weights=config.stop_attention,
-            explicit_weight=config.explicit_weight,
         )
         self.build_towers(config.training.seed)
 
@@ -140,20 +139,17 @@ class DPSR(RetrievalModel):
         config = self.config
         negatives = random_negatives_for(config.alpha, config.training.batch_size)
         pool = tf.concat([batch["positive"], uniform_rows(negatives, self.items, self.step_seed())], axis=0)
-        explicit = batch["negatives"][:, : config.explicit_negatives]
-        everything = tf.concat([pool, tf.reshape(explicit, [-1])], axis=0)
-        distinct, position = tf.unique(everything)
-        embeddings = tf.gather(self.embed_items(distinct, training), position)
-        size = tf.shape(pool)[0]
-        explicit_candidates = explicit_mask = None
+        rows, more = pool, dict[str, tf.Tensor]()
         if config.explicit_negatives:
-            explicit_candidates = Candidates(embeddings[size:], everything[size:])
-            rows = tf.shape(explicit)[0]
-            explicit_mask = tf.repeat(tf.eye(rows, dtype=tf.bool), tf.shape(explicit)[1], axis=1)
-        return self.task(
-            self.embed_queries(batch, training),
-            Candidates(embeddings[:size], pool),
-            batch["known_positives"],
-            explicit_candidates,
-            explicit_mask,
-        )
+            rows, more = self._with_labelled(pool, batch["negatives"][:, : config.explicit_negatives])
+        distinct, position = tf.unique(rows)
+        candidates = Candidates(tf.gather(self.embed_items(distinct, training), position), rows)
+        return self.task(self.embed_queries(batch, training), **candidates.arguments(), known_positives=batch["known_positives"], **more)
+
+    def _with_labelled(self, pool: tf.Tensor, labelled: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The rows of the pool and of each row's own labelled negatives [batch, n], and what the task is to know of them."""
+        batch, of_pool = tf.shape(labelled)[0], tf.ones([tf.shape(labelled)[0], tf.size(pool)])
+        own = tf.repeat(tf.eye(batch, dtype=tf.bool), tf.shape(labelled)[1], axis=1)
+        weights = tf.concat([of_pool, tf.fill(tf.shape(own), self.config.explicit_weight)], axis=1)
+        mask = tf.concat([of_pool > 0, own], axis=1)
+        return tf.concat([pool, tf.reshape(labelled, [-1])], axis=0), {"score_mask": mask, "negative_weights": weights}

@@ -269,4 +269,11 @@ class MGDSPR(SmoothedModel):
             teacher_scores = tf.matmul(self.teacher.embed_queries(batch)[:, 0], taught, transpose_b=True)
         weights = batch["positive_confidence"] if config.debias else None
         queries = self.embed_queries(batch, training, seed + 2)
-        return self.task(queries, candidates, batch["known_positives"], seed + 1, teacher_scores, weights)
+        return self.task(
+            queries,
+            **candidates.arguments(),
+            sample_weight=weights,
+            known_positives=batch["known_positives"],
+            seed=seed + 1,
+            teacher_scores=teacher_scores,
+        )

@@ -212,21 +212,22 @@ class MMSE(SmoothedModel):
         pool = tf.concat([batch["positive"], uniform_rows(config.random_negatives, self.items, seed)], axis=0)
         self.count_draws(batch["positive"])
         distinct, position = tf.unique(tf.concat([tf.reshape(mined.rows, [-1]), pool], axis=0))
-        shown, candidates = self._placed(self.embed_items(distinct, training), position, mined.rows)
+        shown, pooled = self._placed(self.embed_items(distinct, training), position, mined.rows)
         teacher_scores = None
         if self.teacher is not None:
             taught = self._placed(self.teacher.embed_items(distinct), position, mined.rows)
             queries = self.teacher.embed_queries(batch)[:, 0]
             teacher_scores = tf.concat(shown_and_pool_scores(queries, *taught), axis=1)
         confidence = tf.gather(batch["confidence"], mined.places, batch_dims=1) if config.debias else None
+        candidates = Candidates(pooled, pool, self.log_draws(pool, config.random_negatives))
         return self.task(
             self.embed_queries(batch, training),
-            Candidates(shown, mined.rows, self.log_draws(mined.rows, config.random_negatives)),
-            mined.stages,
-            Candidates(candidates, pool, self.log_draws(pool, config.random_negatives)),
-            batch["items"],
-            confidence,
-            teacher_scores,
+            **candidates.arguments(),
+            known_positives=batch["items"],
+            shown=Candidates(shown, mined.rows, self.log_draws(mined.rows, config.random_negatives)),
+            stages=mined.stages,
+            confidence=confidence,
+            teacher_scores=teacher_scores,
         )
 
     @staticmethod

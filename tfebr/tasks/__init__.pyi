@@ -6,5 +6,6 @@ from .frequency import StreamingFrequency as StreamingFrequency
 from .mixing import mixed_negatives as mixed_negatives
 from .multi_grained_retrieval import MultiGrainedRetrieval as MultiGrainedRetrieval
 from .pairwise_retrieval import PairwiseRetrieval as PairwiseRetrieval
+from .retrieval_task import RetrievalTask as RetrievalTask
 from .scoring import soft_attention_scores as soft_attention_scores
 from .softmax_retrieval import SoftmaxRetrieval as SoftmaxRetrieval

@@ -13,21 +13,26 @@ class Candidates(NamedTuple):
 
     Attributes:
         embeddings: float [candidates, dim].
-        rows: int32 [candidates], item rows (0 is "no item").
+        rows: [candidates], item rows (0 is "no item") or other ids; None when not known.
         log_probability: float [candidates], the log of the expected number of draws of the item into this pool; None when not known.
     """
 
     embeddings: tf.Tensor
-    rows: tf.Tensor
+    rows: tf.Tensor | None
     log_probability: tf.Tensor | None = None
 
     def described(self, name: str, shape: str = "[candidates]") -> dict[str, tuple[tf.Tensor | None, str]]:
         """The fields with their shapes, for `check_tensors`; `shape` is that of the rows."""
         return {
             f"{name}.embeddings": (self.embeddings, f"float {shape[:-1]}, dim]"),
-            f"{name}.rows": (self.rows, f"int {shape}"),
+            f"{name}.rows": (self.rows, f"id {shape}"),
             f"{name}.log_probability": (self.log_probability, f"float {shape}"),
         }
+
+    def arguments(self) -> dict[str, tf.Tensor | None]:
+        """The pool as the keyword arguments of a TFRS task."""
+        draws = None if self.log_probability is None else tf.exp(self.log_probability)
+        return {"candidate_embeddings": self.embeddings, "candidate_ids": self.rows, "candidate_sampling_probability": draws}
 
 
 def random_negatives_for(alpha: float, batch_size: int) -> int:
@@ -67,16 +72,17 @@ def negative_mask(candidate_rows: tf.Tensor, known_positives: tf.Tensor) -> tf.T
     """bool [batch, candidates]: True where a candidate is an item and not among the row's known positives (accidental hits).
 
     Args:
-        candidate_rows: int32 [candidates].
-        known_positives: int32 [batch, n], padded with 0.
+        candidate_rows: int or string [candidates]; 0 or "" is no item.
+        known_positives: of the same dtype, [batch, n], padded with 0 or "".
 
     Raises:
         ConfigError: an argument has another shape or dtype.
     """
-    check_tensors(candidate_rows=(candidate_rows, "int [candidates]"), known_positives=(known_positives, "int [batch, n]"))
+    check_tensors(candidate_rows=(candidate_rows, "id [candidates]"), known_positives=(known_positives, "id [batch, n]"))
+    nothing = tf.zeros([], candidate_rows.dtype)
     # Most of the padded list is padding: only what is there is compared.
-    present = tf.where(known_positives > 0)
+    present = tf.where(known_positives != nothing)
     hits = tf.where(tf.gather_nd(known_positives, present)[:, None] == candidate_rows[None, :])
     masked = tf.stack([tf.gather(present[:, 0], hits[:, 0]), hits[:, 1]], axis=1)
-    mask = tf.tile((candidate_rows > 0)[None, :], [tf.shape(known_positives)[0], 1])
+    mask = tf.tile((candidate_rows != nothing)[None, :], [tf.shape(known_positives)[0], 1])
     return tf.tensor_scatter_nd_update(mask, masked, tf.zeros(tf.shape(masked)[:1], tf.bool))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number, check_numbers
+from tfebr.checks import check_choice, check_number, check_numbers, require
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
 from tfebr.layers.precision import at_least_float32
@@ -15,8 +15,8 @@ from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.multi_grained import FORMS, check_margin, multi_grained, ranking_loss
 from tfebr.losses.sampled_softmax import sampled_softmax
 from tfebr.shapes import check_tensors
-from tfebr.tasks.candidates import Candidates, negative_mask
-from tfebr.tasks.full_precision import FullPrecisionRetrieval
+from tfebr.tasks.candidates import Candidates
+from tfebr.tasks.retrieval_task import RetrievalTask
 
 OBJECTIVES = ("multi_grained", "graded")
 UNCLICKED = ("left_out", "negatives")
@@ -24,7 +24,7 @@ UNCLICKED = ("left_out", "negatives")
 _LEVELS = len(Stage) + 1
 
 
-class MultiGrainedRetrieval(FullPrecisionRetrieval):
+class MultiGrainedRetrieval(RetrievalTask):
     """Compares a request's shown items with a pool (global) and with each other (local). For towers with one query vector.
 
     "multi_grained": L_retrieval + lambda L_ranking, see `tfebr.losses.multi_grained`. "graded": one `graded_infonce` over random (0),
@@ -92,46 +92,51 @@ class MultiGrainedRetrieval(FullPrecisionRetrieval):
         # Targets without a share for anything else are the plain loss, which needs less memory.
         self.smoothing = smoothing if smoothing is not None and smoothing.total else None
 
-    def call(
+    def compute_loss(  # type: ignore[override]  # more keywords than any task has
         self,
-        query_embeddings: tf.Tensor,
-        shown: Candidates,
-        stages: tf.Tensor,
+        queries: tf.Tensor,
         pool: Candidates,
-        known_items: tf.Tensor,
+        scores: tf.Tensor,
+        mask: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        *,
+        shown: Candidates | None = None,
+        stages: tf.Tensor | None = None,
         confidence: tf.Tensor | None = None,
         teacher_scores: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The loss, a scalar.
+        """The objective.
 
         Args:
-            query_embeddings: float [batch, 1, dim].
+            queries, pool, scores, mask, sample_weight: as `RetrievalTask.compute_loss` has them. In the call, `known_positives` are all
+                items that a request was shown: none of them is a random negative.
             shown: each request's own items: embeddings [batch, n, dim], rows and, for sampling's smoothing, log_probability [batch, n].
-            stages: int32 [batch, n], -1 where there is no item.
-            pool: candidates of all requests; candidate i < batch is a positive of row i.
-            known_items: int32 [batch, m], rows that are no random negatives of the request, padded with 0: all that it was shown.
+                By default the row's positive alone, as clicked: what a plain TFRS program knows.
+            stages: int32 [batch, n], -1 where there is no item; given with `shown`.
             confidence: float [batch, n], multiplies the terms of each shown item; no part of a mean's weights.
             teacher_scores: float [batch, n + candidates], of shown items and the pool, for bootstrapped smoothing.
 
         Raises:
-            ConfigError: an argument has another shape or dtype, or the query tower has several heads.
+            ConfigError: an argument has another shape or dtype.
         """
+        require((shown is None) == (stages is None), "stages", "given with `shown`", stages)
+        batch = tf.shape(scores)[0]
+        if shown is None or stages is None:
+            own = None if pool.log_probability is None else pool.log_probability[:batch, None]
+            shown = Candidates(pool.embeddings[:batch, None], None if pool.rows is None else pool.rows[:batch, None], own)
+            stages = tf.fill([batch, 1], int(Stage.CLICKED))
         check_tensors(
-            query_embeddings=(query_embeddings, "float [batch, heads, dim]"),
+            scores=(scores, "float [batch, candidates]"),
+            candidate_embeddings=(pool.embeddings, "float [candidates, dim]"),
             **shown.described("shown", "[batch, n]"),
             stages=(stages, "int [batch, n]"),
-            **pool.described("pool"),
-            known_items=(known_items, "int [batch, m]"),
             confidence=(confidence, "float [batch, n]"),
             teacher_scores=(teacher_scores, "float [batch, n + candidates]"),
         )
-        if query_embeddings.shape[1] != 1:
-            raise ConfigError(
-                f"`query_embeddings` must be [batch, 1, dim]: this task is for towers with one head. Received: {query_embeddings.shape}."
-            )
-        shown, pool = (c._replace(embeddings=at_least_float32(c.embeddings)) for c in (shown, pool))
-        shown_scores, scores = shown_and_pool_scores(at_least_float32(query_embeddings)[:, 0], shown.embeddings, pool.embeddings)
-        mask = negative_mask(pool.rows, known_items)
+        if sample_weight is not None:
+            confidence = sample_weight[:, None] * (tf.ones(tf.shape(stages)) if confidence is None else confidence)
+        shown = shown._replace(embeddings=at_least_float32(shown.embeddings))
+        shown_scores = tf.linalg.matvec(shown.embeddings, queries[:, 0])
         if self.adaptive is not None and not isinstance(self.margin, Sequence):
             return self._adaptive(shown, stages, shown_scores, pool, scores, mask, confidence, self.adaptive, self.margin)
         log_probability = None

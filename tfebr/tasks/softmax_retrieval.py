@@ -6,16 +6,15 @@ import tensorflow as tf
 
 from tfebr.checks import check_number, is_number, require
 from tfebr.errors import ConfigError
-from tfebr.layers.precision import at_least_float32
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.sampled_softmax import sampled_softmax
 from tfebr.shapes import check_tensors
-from tfebr.tasks.candidates import Candidates, negative_mask
-from tfebr.tasks.full_precision import FullPrecisionRetrieval
+from tfebr.tasks.candidates import Candidates
 from tfebr.tasks.mixing import mixed_negatives
+from tfebr.tasks.retrieval_task import RetrievalTask
 
 
-class SoftmaxRetrieval(FullPrecisionRetrieval):
+class SoftmaxRetrieval(RetrievalTask):
     """Every positive against all negatives of the pool at once, with known positives masked. For towers with one query vector.
 
     L = -log( exp(s+ / tau) / (exp(s+ / tau) + sum over negatives and mixed negatives of exp(s / tau)) ), s the inner product.
@@ -57,56 +56,45 @@ class SoftmaxRetrieval(FullPrecisionRetrieval):
         check_number("hard", hard, "[1, inf)", whole=True)
         self.temperature, self.mix, self.hard = temperature, mix, hard
         self.stop_gradient, self.logq, self.in_batch = stop_gradient, logq, in_batch
+        # Of calls without a seed, as a TFRS program makes them; in checkpoints, so that a resumed program draws on.
+        self._calls = tf.Variable(0, trainable=False, dtype=tf.int64, name="calls")
         # Without a share to give away, the plain loss is the same and keeps more digits.
         self.smoothing = smoothing if smoothing is not None and smoothing.total else None
 
-    def call(
+    def compute_loss(  # type: ignore[override]  # more keywords than any task has
         self,
-        query_embeddings: tf.Tensor,
-        candidates: Candidates,
-        known_positives: tf.Tensor,
-        seed: tf.Tensor,
+        queries: tf.Tensor,
+        pool: Candidates,
+        scores: tf.Tensor,
+        mask: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        *,
+        seed: tf.Tensor | None = None,
         teacher_scores: tf.Tensor | None = None,
-        weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The loss, a scalar.
+        """The softmax loss.
 
         Args:
-            query_embeddings: float [batch, 1, dim].
-            candidates: the pool; candidate i < batch is the positive of row i. Its `log_probability` is read by `logq` and by smoothing's
-                `sampling` alone, and may be None without them.
-            known_positives: int32 [batch, n], all known positive rows of each row, its drawn one among them, padded with 0.
-            seed: int [2], of the shares alpha; another one for every step.
+            queries, pool, scores, mask, sample_weight: as `RetrievalTask.compute_loss` has them. The pool's probabilities are read by
+                `logq` and by smoothing's `sampling` alone.
+            seed: int [2], of the shares alpha; another one for every step. By default the number of the call.
             teacher_scores: float [batch, candidates], inner products of another model's vectors, in place of this one's own scores for
                 smoothing's `bootstrap`.
-            weights: float [batch], the confidence in each row's positive; multiplies its loss, and the mean is still over all rows.
 
         Raises:
-            ConfigError: an argument has another shape or dtype, the query tower has several heads, or `log_probability` is None and needed.
+            ConfigError: an argument has another shape or dtype, or the candidates' sampling probability is None and needed.
         """
         check_tensors(
-            query_embeddings=(query_embeddings, "float [batch, heads, dim]"),
-            **candidates.described("candidates"),
-            known_positives=(known_positives, "int [batch, n]"),
+            scores=(scores, "float [batch, candidates]"),
             seed=(seed, "int [2]"),
             teacher_scores=(teacher_scores, "float [batch, candidates]"),
-            weights=(weights, "float [batch]"),
         )
-        if query_embeddings.shape[1] != 1:
-            raise ConfigError(
-                f"`query_embeddings` must be [batch, 1, dim]: softmax retrieval is for towers with one head. Received: shape "
-                f"{tuple(query_embeddings.shape)}. Set the tower's heads to 1, or use PairwiseRetrieval."
-            )
-        queries, items = at_least_float32(query_embeddings)[:, 0], at_least_float32(candidates.embeddings)
-        batch = tf.shape(queries)[0]
-        scores = tf.matmul(queries, items, transpose_b=True)
+        batch = tf.shape(scores)[0]
         positive_scores = tf.linalg.diag_part(scores[:, :batch])
-        mask = negative_mask(candidates.rows, known_positives)
-        if not self.in_batch:
-            mask &= (tf.range(tf.shape(scores)[1]) >= batch)[None, :]
         blocks, masks, teachers = [scores], [mask], [teacher_scores]
         if self.mix is not None:
-            mixable = tf.matmul(queries, tf.stop_gradient(items), transpose_b=True) if self.stop_gradient else scores
+            seed = self._next_seed() if seed is None else seed
+            mixable = self.score(queries, tf.stop_gradient(pool.embeddings)) if self.stop_gradient else scores
             own = tf.linalg.diag_part(mixable[:, :batch])
             mixed, hardest = mixed_negatives(mixable, own, mask, self.hard, *self.mix, seed)
             blocks.append(mixed)
@@ -118,21 +106,24 @@ class SoftmaxRetrieval(FullPrecisionRetrieval):
         all_scores, all_masks = tf.concat(blocks, axis=1), tf.concat(masks, axis=1)
         all_taught = None if teacher_scores is None else tf.concat([tf.cast(t, scores.dtype) for t in teachers], axis=1)
         if self.logq:
-            if candidates.log_probability is None:
-                raise ConfigError("`log_probability` of the candidates is needed for `logq`. Received: None.")
+            if pool.log_probability is None:
+                raise ConfigError("`candidate_sampling_probability` must be given for `logq`. Received: None.")
             # The loss divides by the temperature, and the correction must come out whole.
-            correction = tf.cast(self.temperature * candidates.log_probability, scores.dtype)
+            correction = tf.cast(self.temperature * pool.log_probability, scores.dtype)
             corrections = tf.tile(correction, [len(blocks)])
             all_scores -= corrections
             positive_scores -= correction[:batch]
             all_taught = None if all_taught is None else all_taught - corrections
         if self.smoothing is None:
-            return sampled_softmax(all_scores, positive_scores, all_masks, self.temperature, weights)
-        log_probability = candidates.log_probability
+            return sampled_softmax(all_scores, positive_scores, all_masks, self.temperature, sample_weight)
+        log_probability = pool.log_probability
         if log_probability is not None:
             log_probability = tf.tile(log_probability, [len(blocks)])
         losses = self.smoothing.row_losses(all_scores, tf.range(batch), all_masks, self.temperature, log_probability, all_taught)
-        return tf.reduce_mean(losses if weights is None else losses * tf.cast(weights, losses.dtype))
+        return tf.reduce_mean(losses if sample_weight is None else losses * tf.cast(sample_weight, losses.dtype))
+
+    def _next_seed(self) -> tf.Tensor:
+        return tf.stack([tf.zeros([], tf.int64), self._calls.assign_add(1)])
 
 
 def check_mix(mix: Sequence[float] | None) -> None:
