@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # Output into a file or a pipe has no width of its own; tables should not be squeezed into 80 columns there.
@@ -33,22 +34,26 @@ def show_reports(reports: dict[str, Any]) -> None:
             f"{system} - {other}, {main}: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}, "
             f"p = {test.p_value:.4f}, {test.n:,} requests)",
             highlight=False,
+            markup=False,
         )
 
 
 def results_table(title: str, ids: list[str], scores: list[float], catalogue: Any = None) -> Table:
-    """Results as a table: rank, score, id and, where there is a catalogue, title, brand and price."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Results as a table: rank, score, id and, where there is a catalogue, the title, its first category and its first number."""
+    from tfebr.data.roles import ColumnRoles
+
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
     table.add_column("item")
-    details = [c for c in ("title", "brand", "price") if catalogue is not None and c in catalogue.table.column_names]
+    roles = ColumnRoles.of(catalogue.table) if catalogue is not None else ColumnRoles(text=())
+    details = [*roles.text, *roles.category[:1], *roles.number[:1]]
     for column in details:
-        table.add_column(column, justify="right" if column == "price" else "left", max_width=70)
+        table.add_column(escape(column), justify="right" if column in roles.number else "left", max_width=70)
     rows = catalogue.rows_of(ids) if catalogue is not None else [-1] * len(ids)
     for rank, (item, score, row) in enumerate(zip(ids, scores, rows, strict=True), 1):
         cells = [catalogue.table[c][int(row)].as_py() if row >= 0 else "" for c in details]
-        table.add_row(str(rank), f"{score:.3f}", item, *map(_cell, cells))
+        table.add_row(str(rank), f"{score:.3f}", *map(escape, (item, *map(_cell, cells))))
     return table
 
 

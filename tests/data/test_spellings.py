@@ -75,7 +75,7 @@ def test_digits_that_stood_apart_are_never_joined(words, one):
     assert re.findall("[0-9]+", " ".join(words(one))) == digit_runs(one)
 
 
-@given(st.integers(1, 999_999_999_999), st.sampled_from(["", "$", "a", "(", "x "]), st.sampled_from(["", "mAh", " ", ",", ".", ")", ", 7"]))
+@given(st.integers(1, 10**18 - 1), st.sampled_from(["", "$", "a", "(", "x "]), st.sampled_from(["", "mAh", " ", ",", ".", ")", ", 7"]))
 def test_thousands_separators_change_nothing(words, number, before, after):
     assert words(f"{before}{number:,}{after}") == words(f"{before}{number}{after}")
 

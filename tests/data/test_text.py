@@ -37,7 +37,7 @@ def plain(one: str) -> dict[str, list[str]]:
 
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=40) | st.from_regex(
-    r"([A-Za-z]{0,4}[0-9]{0,3}['` .,-]{0,2}|[1-9][0-9]{0,2}(,[0-9]{3}){1,4}){0,6}", fullmatch=True
+    r"([A-Za-z]{0,4}[0-9]{0,3}['` .,-]{0,2}|[1-9][0-9]{0,2}(,[0-9]{3}){1,6}){0,6}", fullmatch=True
 )
 
 

@@ -22,8 +22,10 @@ _LETTER_APOSTROPHES = r"\x{2B9}\x{2BB}-\x{2BD}\x{A78C}"
 _APOSTROPHES = rf"['`\x{{B4}}\x{{5F3}}\x{{2018}}\x{{2019}}\x{{201B}}\x{{2032}}\x{{FF07}}{_LETTER_APOSTROPHES}]"
 # A whole run of digits, points and commas is matched: either a number with its thousands apart and perhaps a decimal part, or any other.
 _THOUSANDS = (
-    r"([1-9][0-9]{0,2})[,\x{66C}]([0-9]{3})(?:[,\x{66C}]([0-9]{3}))?(?:[,\x{66C}]([0-9]{3}))?((?:\.[0-9]+)?[.,\x{66C}]*(?:[^0-9.,\x{66C}]|$))"
-    r"|([0-9][0-9.,\x{66C}]*)"
+    r"([1-9][0-9]{0,2})[,\x{66C}]([0-9]{3})"
+    + r"(?:[,\x{66C}]([0-9]{3}))?" * 4
+    + r"((?:\.[0-9]+)?[.,\x{66C}]*(?:[^0-9.,\x{66C}]|$))"
+    + r"|([0-9][0-9.,\x{66C}]*)"
 )
 # Marks of letters that were folded, or of no letter at all; Arabic's stretching stroke and its vowel signs, which are rarely written.
 _LOOSE_MARKS = r"(^|[\p{Latin}\p{Greek}\p{Cyrillic}]|[^\p{L}\p{M}])\p{M}+|[\x{640}\x{64B}-\x{652}\x{670}]+"
@@ -52,7 +54,7 @@ def normalize(texts: tf.Tensor) -> tf.Tensor:
     texts = folded(tf_text.case_fold_utf8(tf_text.normalize_utf8(texts, "NFKC")))
     for ligature, letters in (("æ", "ae"), ("œ", "oe"), ("þ", "th")):
         texts = tf.strings.regex_replace(texts, ligature, letters)
-    texts = tf.strings.regex_replace(texts, _THOUSANDS, r"\1\2\3\4\5\6")
+    texts = tf.strings.regex_replace(texts, _THOUSANDS, r"\1\2\3\4\5\6\7\8")
     texts = tf.strings.regex_replace(texts, r"(\p{Han}|\p{So}|\p{N}+)", r" \1 ")
     texts = tf.strings.regex_replace(texts, _LOOSE_MARKS, r"\1")
     texts = tf.strings.regex_replace(texts, rf"(?:[^\p{{L}}\p{{M}}\p{{N}}\p{{So}}]|[{_LETTER_APOSTROPHES}])+", " ")
