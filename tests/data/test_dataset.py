@@ -370,7 +370,11 @@ REFUSED = {
         ["qrels.parquet: row 2, column `item_id`: '1' was judged for the same query in row 0"],
     ),
     "qrels: null": ("qrels", QRELS | {"relevance": [1.0, None]}, ["qrels.parquet: row 1, column `relevance`: not a finite number"]),
-    "qrels: words": ("qrels", QRELS | {"relevance": ["good", "bad"]}, ["qrels.parquet: column `relevance` should hold numbers"]),
+    "qrels: words": (
+        "qrels",
+        QRELS | {"relevance": ["good", "bad"]},
+        ["qrels.parquet: column `relevance` has type string"],
+    ),
     "qrels: latin-1": ("qrels", QRELS | {"item_id": LATIN}, ["qrels.parquet: row 1, column `item_id`: not valid UTF-8"]),
     "qrels: unknown query": ("qrels", QRELS | {"query_id": ["1", "9"]}, ["qrels.parquet: row 1, column `query_id`: '9' is not among"]),
 }

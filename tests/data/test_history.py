@@ -54,6 +54,13 @@ def test_users_do_not_mix_at_extreme_times():
     assert found([(1, 0), (0, 10**10)], [(0, 10**10), (1, 0), (0, 0)], 5) == [[], [2]]
 
 
+@given(REQUESTS, EVENTS, st.integers(1, 6), st.sampled_from([10**3, 10**6, 10**9]))
+def test_the_unit_of_time_changes_no_history(requests, events, most, parts):
+    start = 1_700_000_000
+    fine = [[(user, (start + time) * parts) for user, time in pairs] for pairs in (requests, events)]
+    assert found(*fine, most) == found(requests, events, most)
+
+
 EXTREMES = st.sampled_from([-(2**63), -(2**62), -1, 0, 1, 2**31, 1_704_067_200_000_000_000, 2**62, 2**63 - 1])
 
 

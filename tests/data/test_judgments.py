@@ -85,3 +85,8 @@ def test_missing_and_truncated_files_are_named(tmp_path, judgments):
             Judgments.read(tmp_path)
         assert str(tmp_path) in str(caught.value)
         (tmp_path / name).write_bytes(whole)
+
+
+def test_true_is_relevant():
+    judged = pa.table({"query_id": ["q", "q"], "item_id": ["a", "b"], "relevance": [True, False]})
+    assert Judgments(queries(("q", "saw", "test")), judged, 1.0).qrels["relevance"].to_pylist() == [1.0, 0.0]

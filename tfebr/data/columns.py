@@ -120,8 +120,10 @@ def floats(values: pa.Array) -> np.ndarray:
 
 
 def numbers(values: pa.Array, place: Place) -> pa.DoubleArray:
-    """Numbers as float64 without nulls, NaN where there is none; refuses the infinite."""
+    """Numbers as float64 without nulls, NaN where there is none; refuses the infinite. True is 1."""
     values = plain(values, place)
+    if not (is_number(values.type) or pa.types.is_boolean(values.type) or pa.types.is_null(values.type)):
+        raise place.refuse_whole(f"has type {values.type}; it should hold numbers.")
     found = floats(values)
     infinite = np.isinf(found)
     if infinite.any():

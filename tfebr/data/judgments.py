@@ -92,8 +92,6 @@ def _qrels(tables: Tables, known: pa.ChunkedArray, notes: Notes) -> pa.Table:
         tables.column(name, lambda c, at: ids(c, at, "A judgment is of a query and an item.", notes), pa.string())
         for name in ("query_id", "item_id")
     )
-    if not tables.holds_numbers("relevance") and tables.rows:
-        raise tables.place("relevance").refuse_whole("should hold numbers.")
     relevance = tables.column("relevance", numbers, pa.float64())
     unknown = np.isnan(relevance.to_numpy())
     if unknown.any():
