@@ -12,7 +12,7 @@ import tfebr
 
 ROOMS = {
     "data": "Catalogue DataFolder FeatureSpec Featurizer ItemTable Judgments SearchLog Shards Stage Vocabulary evaluation_batches "
-    "training_batches write_examples write_log",
+    "training_batches write_examples write_frames write_log",
     "layers": "ClsFusion EmbeddingBag HeadsDense ItemEncoder LSTMStack MultiHeadEncoder PostFusion QueryUnit RealTimeEncoder "
     "SelfAttention ShortTermEncoder TextBag TextEncoder TransformerLayer UserEncoder attend long_term",
     "losses": "GradedInfoNCE LabelSmoothing SampledSoftmax adaptive_margin adaptive_softmax adaptive_temperature graded_infonce "

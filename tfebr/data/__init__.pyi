@@ -6,6 +6,7 @@ from .examples import Shards as Shards
 from .examples import write_examples as write_examples
 from .features import FeatureSpec as FeatureSpec
 from .features import Featurizer as Featurizer
+from .frames import write_frames as write_frames
 from .item_table import ItemTable as ItemTable
 from .judgments import Judgments as Judgments
 from .log import SearchLog as SearchLog
