@@ -42,7 +42,7 @@ def run(quick: bool) -> dict[str, Any]:
             seconds, embedded = _timed(run, today if repeat % 2 else tomorrow, encoder)
             again.append(seconds)
             print(f"{embedded:,} new or changed in {seconds:.2f} s, {seconds / full:.3f} of that", flush=True)
-        hashing = _seconds(lambda: content_hashes(today, list(encoder.input_signature), run_identity(run)))
+        hashing = _seconds(lambda: content_hashes(today, list(encoder.columns.values()), run_identity(run)))
     return {
         "config": {
             "items": items,

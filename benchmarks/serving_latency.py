@@ -16,6 +16,7 @@ import tensorflow as tf
 from benchmarks.measure import shop
 from tfebr import pipeline
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.names import input_names
 from tfebr.files import read_json, write_json
 from tfebr.index.recall import build
 from tfebr.index.scann import ScannIndex
@@ -59,7 +60,8 @@ def _questions(run: RunFolder, count: int) -> dict[str, Any]:
     evaluation = pipeline.Evaluation.of(run.data, run.split_time, max_requests=count)
     item_ids = run.data.catalogue().item_ids
     users = run.data.users()
-    profile = {f"user_{c}": users[c][0].as_py() for c in run.featurizer.user_columns} if users is not None else {}
+    named = input_names([f"user_{column}" for column in run.featurizer.user_columns])
+    profile = {} if users is None else {name: users[full.removeprefix("user_")][0].as_py() for full, name in named.items()}
     return {
         "queries": evaluation.queries,
         "history_items": item_ids[: run.config.features.history_items].tolist(),

@@ -19,6 +19,7 @@ from program_state import unchanged
 
 from tfebr.data.batches import evaluation_batches, training_batches
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.names import atom, column_key
 from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.run_folder import RunFolder
 
@@ -243,7 +244,7 @@ def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:
     """Strings through the encoders that are served give what ids through the towers give in training."""
     catalogue = run.data.catalogue()
     encoder = RawItemEncoder(model, run.featurizer, ItemIds(catalogue.item_ids))
-    columns = {name: tf.constant(catalogue.table[name].to_pylist()[:50]) for name in encoder.input_signature}
+    columns = {name: tf.constant(catalogue.table[column].to_pylist()[:50]) for name, column in encoder.columns.items()}
     np.testing.assert_allclose(encoder(columns), items[:50], rtol=1e-4, atol=1e-5)
 
     raw, batch = RawQueryEncoder(model, run.featurizer, ItemIds(catalogue.item_ids)), {}
@@ -252,7 +253,9 @@ def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:
     records = [tf.train.Example.FromString(r.numpy()).features.feature for r in tf.data.TFRecordDataset(shards.paths).take(64)]
     texts = lambda r, name: [b.decode() for b in r[name].bytes_list.value]  # noqa: E731
     for name, spec in raw.input_signature.items():
-        if name == "history_items":
+        if name in raw.columns:
+            rows = [texts(r, f"user_{column_key(raw.columns[name])}") for r in records]
+        elif name == "history_items":
             rows = [[catalogue.item_ids[i - 1] for i in r[name].int64_list.value] for r in records]
         elif spec.dtype == tf.string:
             rows = [texts(r, name) for r in records]
@@ -346,7 +349,7 @@ def _filters(model: Any, known_id: str) -> list[tuple[list[bytes], str]]:
     never = [text for text in HOSTILE if text] + [b"=", b"|", b"||=|", b"=x", b"no column=1", b"%7C", b"%2", b".."]
     some = []
     for name, value in values.items():
-        column = name.replace("%", "%25").replace("|", "%7C").encode() + b"="
+        column = atom(name, "").encode()
         never += [
             column + end for end in (b"", b"no such value", b"9..1", b"nan..nan", b"1e999..", b"..-1e999", b"1...2", b"1" * 9000 + b"..")
         ]

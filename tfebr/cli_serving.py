@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfebr.command_line import pair, say_next
+from tfebr.command_line import pair, profile_value, say_next
 from tfebr.errors import ConfigError
 from tfebr.show import console, results_table, versions_table
 
@@ -128,7 +128,9 @@ def query(
     ] = "http://127.0.0.1:8501",
     name: Annotated[str | None, typer.Option(help="The model's name on the server; by default the only one of `tfebr serve`.")] = None,
     grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC (give `--server 127.0.0.1:8500`).")] = False,
-    user: Annotated[list[str] | None, typer.Option(help="A profile column, as `age=25-34`; may be repeated.")] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(help="A profile column, as `age=25-34`; may be repeated; a `=` in its name is %3D.")
+    ] = None,
     history: Annotated[str, typer.Option(help="Item ids the user clicked, newest first, with commas between.")] = "",
     filters: Annotated[
         list[str] | None,
@@ -147,7 +149,7 @@ def query(
 
     if name is not None:
         check_name(name)
-    profile = dict(pair(column) for column in user or [])
+    profile = dict(map(profile_value, user or []))
     protocol, shards = "grpc" if grpc else "rest", server.split(",")
     with ShardedClient(shards, name, protocol) if len(shards) > 1 else Client(server, name, protocol) as client:
         (result,) = client.query(

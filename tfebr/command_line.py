@@ -2,6 +2,7 @@
 
 import shlex
 
+from tfebr.data.names import split_atom
 from tfebr.errors import ConfigError
 from tfebr.show import console
 
@@ -17,3 +18,11 @@ def pair(text: str) -> tuple[str, str]:
     if not equals:
         raise ConfigError(f"must be written `name=value`. Received: {text!r}.")
     return name.strip(), value.strip()
+
+
+def profile_value(text: str) -> tuple[str, str]:
+    """Column and value of "column=value", to the letter: a column's name may hold anything. Raises ConfigError where there is no "="."""
+    found = split_atom(text)
+    if found is None:
+        raise ConfigError(f"must be written `column=value`. Received: {text!r}.")
+    return found

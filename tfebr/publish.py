@@ -190,7 +190,7 @@ def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, source: s
     queries, measured_on = _heldout_queries(run, model, encoders[0], catalogue, settings.heldout_queries)
     intent = _intent(run, catalogue)
     about = {"model": run.model_name, "config": dataclasses.asdict(run.config), "catalogue": catalogue.content_hash()}
-    about |= {"recall_measured_on": measured_on, "server": settings.server}
+    about |= {"recall_measured_on": measured_on, "server": settings.server, "inputs": _made_up(*encoders)}
     same = about["catalogue"] == run.table.catalogue_hash
 
     def written(base: Path, part: slice, more: dict[str, Any]) -> Path:
@@ -217,6 +217,12 @@ def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, source: s
                 ready.append(written(Path(staging, _shard_name(settings.name, i)), part, more))
             folders = _move_together(ready, base)
     return Published(folders, len(catalogue), embedded)
+
+
+def _made_up(queries: RawQueryEncoder, items: RawItemEncoder) -> dict[str, str]:
+    """By input, what a client calls its column, where that is another name."""
+    called = {name: f"user_{column}" for name, column in queries.columns.items()} | items.columns
+    return {name: column for name, column in called.items() if name != column}
 
 
 def _heldout_queries(

@@ -42,7 +42,7 @@ def catalogue_vectors(run: RunFolder, table: pa.Table, encoder: RawItemEncoder, 
         DataError: the table lacks a column that the encoder reads.
         ArtifactError: the run has no checkpoint.
     """
-    names = list(encoder.input_signature)
+    names = list(encoder.columns.values())
     _check_columns(table, names)
     hashes = content_hashes(table, names, run_identity(run))
     embed = tf.function(encoder.__call__, input_signature=[dict(encoder.input_signature)])
@@ -58,7 +58,7 @@ def catalogue_vectors(run: RunFolder, table: pa.Table, encoder: RawItemEncoder, 
         if old is not None:
             _copy(old[0], source, vectors)
         for rows, block in _blocks_of(table.select(names), new):
-            vectors[rows] = embed({name: _strings(block[name]) for name in names}).numpy()
+            vectors[rows] = embed({name: _strings(block[column]) for name, column in encoder.columns.items()}).numpy()
             advance(len(rows))
         vectors.flush()
         np.save(partial / "hashes.npy", hashes)

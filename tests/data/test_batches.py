@@ -190,7 +190,7 @@ def test_features_of_a_request(made):
         query = featurizer.query(tf.constant([log[i.decode()]["query"] for i in batch["request_id"].numpy()]))["words"]
         np.testing.assert_array_equal(batch["query_words"], query)
         age = [log[i.decode()]["user_id"][1:] for i in batch["request_id"].numpy()]
-        np.testing.assert_array_equal(batch["user_age"], featurizer.user({"age": tf.constant(age)})["age"])
+        np.testing.assert_array_equal(batch["user_column_age"], featurizer.user({"age": tf.constant(age)})["user_column_age"])
         assert batch["history_items"].shape[1:] == batch["history_ages"].shape[1:] == [4]
         assert batch["history_query_words"].shape[1:] == [2, 3]
         for row, name in enumerate(batch["request_id"].numpy()):

@@ -59,7 +59,7 @@ def plain_examples(requests: list[dict], catalogue: Catalogue, profiles: dict[st
                 "history_stages": [stage for _, _, stage in past],
                 "history_ages": [time - t for t, _, _ in past],
                 "history_queries": asked,
-                **{f"user_{c}": [v] for c, v in profiles.get(user, {}).items()},
+                **{f"user_column_{c}": [v] for c, v in profiles.get(user, {}).items()},
             }
         clicks[user] += [(time, item, stage) for item, stage, _ in shown if stage >= Stage.CLICKED]
         queries[user].append((time, r["query"]))

@@ -110,8 +110,8 @@ def test_titles_and_queries_share_their_ids(featurizer):
 
 def test_categories_and_profiles(featurizer):
     items = featurizer.items({"title": tf.constant(["x"] * 3), "brand": tf.constant(["b", "", "new brand"])})
-    assert items["brand"].numpy().tolist() == [1, 0, 2]
-    assert featurizer.user({"age": tf.constant(["40", "", "99", "30"])})["age"].numpy().tolist() == [2, 0, 3, 1]
+    assert items["column_brand"].numpy().tolist() == [1, 0, 2]
+    assert featurizer.user({"age": tf.constant(["40", "", "99", "30"])})["user_column_age"].numpy().tolist() == [2, 0, 3, 1]
 
 
 def test_every_id_is_inside_its_table(featurizer):

@@ -32,7 +32,7 @@ def test_rows_are_the_catalogue_shifted_by_one(catalogue, featurizer, tmp_path, 
     monkeypatch.setattr(item_table, "_BLOCK", block)
     table = write_item_table(catalogue, featurizer, tmp_path / "table", quiet=True)
     assert len(table) == ITEMS
-    assert set(table.columns) == {"title_words", "title_trigrams", "brand"}
+    assert set(table.columns) == {"title_words", "title_trigrams", "column_brand"}
     for row, item in enumerate(catalogue.table.to_pylist()):
         alone = featurizer.items({name: tf.constant([item[name]]) for name in ("title", "brand")})
         for name, ids in alone.items():
@@ -46,8 +46,8 @@ def test_it_reads_back(catalogue, featurizer, tmp_path):
     written = write_item_table(catalogue, featurizer, tmp_path / "table", quiet=True)
     read = ItemTable.read(tmp_path / "table")
     assert read.catalogue_hash == catalogue.content_hash()
-    assert isinstance(read.columns["brand"], np.memmap)
-    assert set(read.tensors(["brand"])) == {"brand"}
+    assert isinstance(read.columns["column_brand"], np.memmap)
+    assert set(read.tensors(["column_brand"])) == {"column_brand"}
     for name, tensor in read.tensors().items():
         np.testing.assert_array_equal(tensor.numpy(), written.columns[name])
 
@@ -64,8 +64,8 @@ def test_a_truncated_file_is_named(catalogue, featurizer, tmp_path, keep):
 
 def test_a_missing_file_is_named(catalogue, featurizer, tmp_path):
     write_item_table(catalogue, featurizer, tmp_path / "table", quiet=True)
-    (tmp_path / "table" / "brand.npy").unlink()
-    with pytest.raises(ArtifactError, match=r"brand\.npy: .*missing"):
+    (tmp_path / "table" / "column_brand.npy").unlink()
+    with pytest.raises(ArtifactError, match=r"column_brand\.npy: .*missing"):
         ItemTable.read(tmp_path / "table")
     with pytest.raises(TfebrError, match=r"about\.json: no such file"):
         ItemTable.read(tmp_path)
@@ -73,6 +73,6 @@ def test_a_missing_file_is_named(catalogue, featurizer, tmp_path):
 
 def test_a_column_of_another_length_is_named(catalogue, featurizer, tmp_path):
     write_item_table(catalogue, featurizer, tmp_path / "table", quiet=True)
-    np.save(tmp_path / "table" / "brand.npy", np.zeros(ITEMS, np.int32))
-    with pytest.raises(ArtifactError, match=rf"brand\.npy: has shape \({ITEMS},\), expected \[{ITEMS + 1}\]"):
+    np.save(tmp_path / "table" / "column_brand.npy", np.zeros(ITEMS, np.int32))
+    with pytest.raises(ArtifactError, match=rf"column_brand\.npy: has shape \({ITEMS},\), expected \[{ITEMS + 1}\]"):
         ItemTable.read(tmp_path / "table")

@@ -176,9 +176,9 @@ def test_a_clause_of_a_missing_column_is_empty(tmp_path, columns):
 
 
 def test_other_columns(tmp_path):
-    table = catalogue().table.rename_columns(["item_id", "title", "maker", "kind"])
-    tables = learn_intent(Catalogue(table), [log([("mug", "mug", 30)])], tmp_path, "maker", "kind", quiet=True)
-    assert ask(tables, "zenith mug") == [("maker=Zenith", "kind=mugs")]
+    table = catalogue().table.rename_columns(["item_id", "title", "maker|a=b", "100%"])
+    tables = learn_intent(Catalogue(table), [log([("mug", "mug", 30)])], tmp_path, "maker|a=b", "100%", quiet=True)
+    assert ask(tables, "zenith mug") == [("maker%7Ca%3Db=Zenith", "100%25=mugs")]
 
 
 RENAMED = {"brand": "marke", "leaf_category": "warengruppe", "category": "bereich", "shop": "laden"}

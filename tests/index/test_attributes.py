@@ -18,6 +18,9 @@ COLUMNS = {
     "price": [10.0, 0.1, 19.99, -5.0, NAN, 0.0, 1e300, 1e-40, 50.0, None],
     "50%|size": ["Sony", "S", "M", "", "S", "S", "M", "L", "L", "L"],
     "stock": [1, 2, 3, 4, 5, 6, 7, 8, 2**24 + 1, -(2**31)],
+    "brand=Sony": ["S", "LG", "x=y", "", "=", "Sony", "S", "S", "S", "S"],
+    "BRAND": ["LG", "LG", "Sony", "S", "", "", "", "", "", "S"],
+    "%3D..\0": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
 }
 ITEMS = 10
 TABLE = pa.table({"item_id": [str(i) for i in range(ITEMS)], "title": ["t"] * ITEMS, **COLUMNS})
@@ -34,8 +37,8 @@ def matches(attributes):
 
 
 def _atom_holds(atom, row):
-    atom = re.sub(b"%(7C|25)", lambda found: b"|" if found[1] == b"7C" else b"%", atom)
-    column, equals, wanted = atom.partition(b"=")
+    meant = {b"%7C": b"|", b"%25": b"%", b"%3D": b"="}
+    column, equals, wanted = (re.sub(b"%(7C|25|3D)", lambda found: meant[found[0]], part) for part in atom.partition(b"="))
     values = COLUMNS.get(column.decode(errors="replace"))
     if not equals or values is None or values[row] is None:
         return False
@@ -54,11 +57,15 @@ def _oracle(clauses):
     return [all(any(_atom_holds(atom, row) for atom in clause.split(b"|")) for clause in clauses if clause) for row in range(ITEMS)]
 
 
-VALUES = st.sampled_from(["Sony", "LG", "a%7Cb", "a|b", "50%25", "50%", "=", "%257C", "%7C", "\u00e9\U0001f3a7", "S", "M", "", "s"])
+VALUES = st.sampled_from(
+    ["Sony", "LG", "x=y", "%3D", "Sony=S", "a%7Cb", "a|b", "50%25", "50%", "=", "%257C", "%7C", "\u00e9\U0001f3a7", "S", "M", "", "s"]
+)
 BOUNDS = st.sampled_from(
     ["", "0", "-5", "+10", "19.99", "1e-1", "50", "1e300", "-1e999", "1e999", "16777217", "nan", "inf", ".5", "5.", "x", " 1"]
 )
-COLUMN = st.sampled_from(["brand", "50%25%7Csize", "price", "stock", "Brand", "", "title", "item_id"])
+COLUMN = st.sampled_from(
+    ["brand", "50%25%7Csize", "price", "stock", "brand%3DSony", "BRAND", "%253D..\0", "%3D..\0", "Brand", "", "title", "item_id"]
+)
 ATOMS = st.one_of(
     st.tuples(COLUMN, VALUES).map("=".join).map(str.encode),
     st.tuples(COLUMN, BOUNDS, st.sampled_from(["..", "...", "."]), BOUNDS).map(lambda a: f"{a[0]}={a[1]}{a[2]}{a[3]}".encode()),
@@ -75,6 +82,7 @@ CLAUSES = st.lists(st.just(b"") | st.lists(ATOMS, min_size=1, max_size=4).map(b"
 @example(clauses=[b"|"])
 @example(clauses=[b"\xff\xfe|brand=\xff|brand=Sony"])
 @example(clauses=[b"brand"])
+@example(clauses=[b"brand%3DSony=S|brand=Sony=S|BRAND=LG", b"%253D..\0=1..8"])
 @example(clauses=[b"price=" + b"1" * 5000 + b"..|stock=9..1"])
 def test_a_filter_leaves_what_its_grammar_says(matches, clauses):
     assert matches(tf.constant(clauses, tf.string, [len(clauses)])).numpy().tolist() == _oracle(clauses)
@@ -101,12 +109,14 @@ def test_values_come_back(attributes):
     assert found["50%|size"] == [b"Sony", b"M", b"", b"S", b"L", b""]
     assert found["price"] == pytest.approx([10.0, 19.99, -5.0, 0.0, 50.0, 0.0])
     assert found["stock"] == [1, 3, 4, 5, 2**24, 0]
+    assert found["brand=Sony"] == [b"S", b"x=y", b"", b"=", b"S", b""]
 
 
 def test_columns_and_their_kinds(attributes):
-    assert attributes.columns == {"brand": "category", "price": "number", "50%|size": "category", "stock": "number"}
-    odd = TABLE.append_column("a=b", [["x"] * ITEMS]).append_column("flags", [[True] * ITEMS])
-    assert filter_columns(odd) == attributes.columns, "no atom can name one column, and the other holds no values"
+    kinds = ["category", "number", "category", "number", "category", "category", "number"]
+    assert list(attributes.columns.items()) == list(zip(COLUMNS, kinds, strict=True))
+    odd = TABLE.append_column("flags", [[True] * ITEMS])
+    assert filter_columns(odd) == attributes.columns, "what is neither text nor number is no filter"
 
 
 def test_a_catalogue_without_columns_is_refused():

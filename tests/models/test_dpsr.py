@@ -107,7 +107,10 @@ def test_one_head_without_history_is_a_plain_two_tower(tiny_run, tiny_config, ba
 
 @pytest.mark.parametrize(
     ("field", "inputs"),
-    [("use_user", ("user_age", "user_gender")), ("use_history", ("history_items", "history_query_words", "history_query_trigrams"))],
+    [
+        ("use_user", ("user_column_age", "user_column_gender")),
+        ("use_history", ("history_items", "history_query_words", "history_query_trigrams")),
+    ],
 )
 def test_user_and_history_are_read_or_not(tiny_run, tiny_config, batch, field, inputs):
     other = batch | {name: tf.reverse(batch[name], [0]) for name in inputs}
@@ -169,5 +172,5 @@ def test_explicit_negatives_count_with_their_weight(judged_data, tiny_config, tm
 def test_titles_may_be_read_by_fewer_grains_than_queries(tiny_shop, tiny_config, tmp_path):
     changes = {"features": {"title_lengths": [24, 0]}, "training": tiny_config["training"] | {"epochs": 1}}
     run = pipeline.train(tiny_shop.path, tmp_path / "run", "dpsr", tiny_config | changes, quiet=True)
-    assert set(run.table.columns) == {"title_words", *run.featurizer.item_columns}
+    assert set(run.table.columns) == {"title_words", *(f"column_{c}" for c in run.featurizer.item_columns)}
     assert np.isfinite(run.trained_model().corpus_embeddings()).all()

@@ -138,8 +138,8 @@ def test_item_tower_is_its_equation(run, changes):
         expected = np.tanh(title @ tower.transform.get_weights()[0])
         if config.item_ids:
             expected = expected + tower.attributes["item"].table.numpy()[row]
-        for column in run.featurizer.item_columns if config.item_columns else ():
-            expected = expected + tower.attributes[column].table.numpy()[run.table.columns[column][row]]
+        for key in model.history_columns() if config.item_columns else ():
+            expected = expected + tower.attributes[key].table.numpy()[run.table.columns[key][row]]
         np.testing.assert_allclose(found, summed(tower.sum, expected, title), rtol=1e-4, atol=1e-5)
 
 

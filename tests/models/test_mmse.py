@@ -271,7 +271,7 @@ def test_the_ranking_loss_and_the_graded_loss_order_the_stages_of_a_request(run,
 @pytest.mark.parametrize(
     ("inputs", "changes"),
     [
-        (("user_age", "user_gender"), {"use_user": False}),
+        (("user_column_age", "user_column_gender"), {"use_user": False}),
         (("history_items", "history_stages"), {"use_history": False}),
         (("query_words", "query_trigrams"), None),
     ],

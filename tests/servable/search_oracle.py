@@ -34,7 +34,7 @@ def _allowed(row: Mapping[str, Any]) -> set[str]:
 
 
 def _holds(atom: str, i: int) -> bool:
-    column, equals, value = atom.replace("%7C", "|").replace("%25", "%").partition("=")
+    column, equals, value = (part.replace("%3D", "=").replace("%7C", "|").replace("%25", "%") for part in atom.partition("="))
     if not equals or column not in COLUMNS:
         return False
     if column != "price":

@@ -101,7 +101,9 @@ def test_the_first_query_is_fast_because_of_them(version, tmp_path, caplog):
     for name, folder in (("cold", cold), ("warm", version)):
         versions = Versions(folder)
         loaded = versions.get(versions.name)
-        _, request = representative_requests({"search": loaded.inputs("search")}, {"query": ["a chair"], "filter": ["brand=LG"]})[1]
+        _, request = representative_requests(
+            {"search": loaded.inputs("search")}, {"search": {"query": ["a chair"], "filter": ["brand=LG"]}}
+        )[1]
         start = time.perf_counter()
         loaded.run("search", request)
         first[name] = time.perf_counter() - start
@@ -127,7 +129,7 @@ def test_a_model_that_fails_on_such_a_request_is_not_published(tmp_path, monkeyp
 
 def test_values_are_the_samples_where_there_are_some():
     specs = {name: tf.TensorSpec([None], tf.int32) for name in ("k", "leaves")}
-    (_, alone), _, (_, together) = representative_requests({"search": specs}, {"k": [7, 9]})
+    (_, alone), _, (_, together) = representative_requests({"search": specs}, {"search": {"k": [7, 9]}})
     assert [alone["k"].tolist(), alone["leaves"].tolist()] == [[7], [1]]
     assert [together["k"].tolist(), together["leaves"].tolist()] == [[7, 9, 7, 9], [1, 1, 1, 1]]
 
@@ -139,7 +141,7 @@ SPECS = st.builds(tf.TensorSpec, st.lists(st.sampled_from([None, 1, 3]), max_siz
 @settings(max_examples=30)
 @given(specs=st.dictionaries(st.sampled_from(["query", "k", "x"]), SPECS))
 def test_requests_fit_any_signature_and_survive_being_recorded(tmp_path_factory, specs):
-    requests = representative_requests({"any": specs}, {"query": ["a", "b"], "k": [7]} if specs.get("query") == tf.string else {})
+    requests = representative_requests({"any": specs}, {"any": {"query": ["a", "b"], "k": [7]}} if specs.get("query") == tf.string else {})
     assert len(requests) == 3
     path = tmp_path_factory.mktemp("any") / "requests"
     write_requests(path, "m", requests)

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfebr.data.examples import Shards
 from tfebr.data.features import Featurizer
+from tfebr.data.names import column_key
 from tfebr.data.propensity import inverse_propensity
 from tfebr.data.stage import Stage
 
@@ -108,7 +109,7 @@ def _parse(serialized: tf.Tensor, featurizer: Featurizer) -> Batch:
         names += _HISTORY
     spec = {name: tf.io.RaggedFeature(tf.int64) for name in names}
     spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ("request_id", "query")}
-    spec |= {f"user_{c}": tf.io.FixedLenFeature([], tf.string) for c in featurizer.user_columns}
+    spec |= {f"user_{column_key(c)}": tf.io.FixedLenFeature([], tf.string) for c in featurizer.user_columns}
     if featurizer.spec.history_queries:
         spec |= {"history_queries": tf.io.RaggedFeature(tf.string)}
     parsed = tf.io.parse_example(serialized, spec)
@@ -129,7 +130,7 @@ def _featurize(parsed: Batch, featurizer: Featurizer) -> Batch:
     if "history_queries" in parsed:
         past = parsed["history_queries"].to_tensor("", shape=[None, spec.history_queries])
     batch |= query_features(featurizer, parsed["query"], past)
-    return batch | {f"user_{c}": ids for c, ids in featurizer.user({c: parsed[f"user_{c}"] for c in featurizer.user_columns}).items()}
+    return batch | featurizer.user({c: parsed[f"user_{column_key(c)}"] for c in featurizer.user_columns})
 
 
 def _first_shown(shown: Batch) -> Batch:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.history import windows
 from tfebr.data.log import SCHEMA, shown_items
+from tfebr.data.names import column_key
 from tfebr.data.stage import Stage
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, DataError
@@ -200,19 +201,20 @@ class _Rows:
             "history_ages": _ints(ages),
             "history_queries": _bytes([self.queries[r] for r in self.query_windows.newest_first(self.asked, row)]),
         }
-        for column, values in self.profiles.items():
-            feature[f"user_{column}"] = _bytes([values[row]])
+        for key, values in self.profiles.items():
+            feature[f"user_{key}"] = _bytes([values[row]])
         return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
 def _profiles(users: pa.Table | None, user_ids: list[str]) -> dict[str, list[bytes]]:
+    """By the column's key, the value of each user."""
     if users is None:
         return {}
     at = pc.index_in(pa.array(user_ids, pa.string()), users["user_id"].combine_chunks())
     columns = {}
     for column in users.column_names:
         if column != "user_id":
-            columns[column] = [v.encode() for v in pc.fill_null(users[column].take(at), "").to_pylist()]
+            columns[column_key(column)] = [v.encode() for v in pc.fill_null(users[column].take(at), "").to_pylist()]
     return columns
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfebr.checks import conform, require
 from tfebr.data import text
 from tfebr.data.catalogue import Catalogue
+from tfebr.data.names import column_key
 from tfebr.data.roles import ColumnRoles
 from tfebr.data.vocabulary import TokenCounter, Vocabulary
 from tfebr.errors import ConfigError
@@ -72,7 +73,14 @@ class FeatureSpec:
 
 
 class Featurizer(tf.Module):
-    """Raw strings to ids, from a spec and the vocabularies in `folder` (written by `write_vocabularies`)."""
+    """Raw strings to ids, from a spec and the vocabularies in `folder` (written by `write_vocabularies`).
+
+    What comes in is named by its columns, what goes out by their keys (`tfebr.data.names.column_key`).
+
+    Attributes:
+        grains: the vocabulary of each grain.
+        item_columns, user_columns: that of each column, by its name.
+    """
 
     def __init__(self, spec: FeatureSpec, folder: str | os.PathLike):
         super().__init__()
@@ -80,8 +88,8 @@ class Featurizer(tf.Module):
         folder = Path(folder)
         self.grains = {g: Vocabulary(folder / f"grain-{g}.txt", spec.oov_buckets) for g in spec.grains}
         # One bucket is enough for a category that appeared after training: there is nothing to tell such categories apart by.
-        self.item_columns = {c: Vocabulary(folder / f"item-{c}.txt", 1) for c in spec.item_columns or ()}
-        self.user_columns = {c: Vocabulary(folder / f"user-{c}.txt", 1) for c in spec.user_columns or ()}
+        self.item_columns = {c: Vocabulary(folder / _file("item", c), 1) for c in spec.item_columns or ()}
+        self.user_columns = {c: Vocabulary(folder / _file("user", c), 1) for c in spec.user_columns or ()}
 
     def tokens(self, texts: tf.Tensor, lengths: tuple[int, ...]) -> dict[str, tf.Tensor]:
         """[n] texts -> per grain of a length above 0 int32 ids [n, length], padded with 0."""
@@ -94,13 +102,13 @@ class Featurizer(tf.Module):
         return self.tokens(queries, self.spec.query_lengths)
 
     def user(self, columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Profile column -> [batch] strings, as int32 ids [batch]; an empty string is 0, "unknown"."""
-        return {c: vocabulary(columns[c]) for c, vocabulary in self.user_columns.items()}
+        """Profile column -> [batch] strings, as `user_KEY` int32 ids [batch]; an empty string is 0, "unknown"."""
+        return {f"user_{column_key(c)}": vocabulary(columns[c]) for c, vocabulary in self.user_columns.items()}
 
     def items(self, columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """`title` and the categorical columns, [n] strings each -> title grains int32 [n, title length] and column ids int32 [n]."""
+        """`title` and the categorical columns, [n] strings each -> `title_GRAIN` int32 [n, title length] and `KEY` int32 [n]."""
         titles = {f"title_{g}": ids for g, ids in self.tokens(columns["title"], self.spec.title_lengths).items()}
-        return titles | {c: vocabulary(columns[c]) for c, vocabulary in self.item_columns.items()}
+        return titles | {column_key(c): vocabulary(columns[c]) for c, vocabulary in self.item_columns.items()}
 
 
 def write_vocabularies(
@@ -139,4 +147,9 @@ def write_vocabularies(
                 )
             counter = TokenCounter()
             counter.add(table[column].combine_chunks())
-            Vocabulary.write(folder / f"{kind}-{column}.txt", counter.most_common(spec.vocabulary_size))
+            Vocabulary.write(folder / _file(kind, column), counter.most_common(spec.vocabulary_size))
+
+
+def _file(kind: str, column: str) -> str:
+    """A vocabulary's file for a column of "item" or "user"."""
+    return f"{kind}-{column_key(column)}.txt"

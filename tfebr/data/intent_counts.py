@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfebr.data.catalogue import Catalogue
+from tfebr.data.names import atom
 from tfebr.data.query_intent import NAME_TOKENS, BrandNames, fingerprints_of
 
 # Chosen on a simulated shop by what a condition drops of the relevant items and of the others; see the docstring of `learn_intent`.
@@ -243,4 +244,4 @@ def _distinct_in_rows(numbers: np.ndarray) -> np.ndarray:
 
 
 def _clause(column: str, values: list[str]) -> str:
-    return "|".join(f"{column}={value}".replace("%", "%25").replace("|", "%7C") for value in values)
+    return "|".join(atom(column, value) for value in values)

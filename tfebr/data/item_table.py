@@ -19,7 +19,8 @@ class ItemTable:
     """Feature ids of all items. Row 0 of every column is "no item" (zeros); the item in catalogue row r is row r + 1.
 
     Attributes:
-        columns: name -> int32 array [items + 1] (a category) or [items + 1, length] (title tokens), memory-mapped.
+        columns: `KEY` int32 [items + 1] of a category, `title_GRAIN` int32 [items + 1, length] of title tokens, memory-mapped; see
+            `tfebr.data.names.column_key`.
         catalogue_hash: `Catalogue.content_hash()` of the catalogue it was made from.
     """
 

@@ -2,9 +2,9 @@
 
 A filter is a list of clauses that must all hold. A clause is one or more atoms with "|" between them, of which one must hold. An atom is
 `column=value` for a column of strings, the value being the catalogue's to the letter, or `column=low..high` for a column of numbers, both
-bounds inclusive and either of them optional, written as `12`, `-0.5` or `1e-3`; numbers are compared as float32. "%7C" and "%25" in an
-atom stand for "|" and "%". An unknown column or value and whatever else is no atom match nothing; so does every atom for an item that has
-no value. "" is padding, no clause.
+bounds inclusive and either of them optional, written as `12`, `-0.5` or `1e-3`; numbers are compared as float32. "%7C", "%25" and "%3D" in
+an atom stand for "|", "%" and "="; the first "=" that is written as it is ends the column's name. An unknown column or value and whatever
+else is no atom match nothing; so does every atom for an item that has no value. "" is padding, no clause.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,20 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.names import ESCAPES
 from tfebr.errors import ConfigError
 
 CATEGORY, NUMBER = "category", "number"
 # So many digits are more than float64 has: no length of a request's text reaches the conversion.
 _NUMBER = r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?"
 _RANGE = rf"(?:{_NUMBER})?\.\.(?:{_NUMBER})?"
+_ATOM = "(?s)[^=]*=.*"
 _TO_THE_END = 2**31 - 1
 
 
 def filter_columns(table: pa.Table) -> dict[str, str]:
-    """The columns that a filter can name, with their kind: "category" or "number".
-
-    All columns of strings and numbers but `item_id` and `title`, and but those with "=" in their name, which would end an atom's column.
-    """
-    kinds = {field.name: _kind(field.type) for field in table.schema if field.name not in ("item_id", "title") and "=" not in field.name}
+    """The columns that a filter can name, with their kind, "category" or "number": all of strings and numbers but `item_id` and `title`."""
+    kinds = {field.name: _kind(field.type) for field in table.schema if field.name not in ("item_id", "title")}
     return {name: kind for name, kind in kinds.items() if kind}
 
 
@@ -52,12 +51,13 @@ class ItemAttributes(tf.Module):
         self._names, self._kinds = tuple(kinds), tuple(kinds.values())
         keys: list[str] = []
         arrays = []
-        for column, kind in kinds.items():
-            arrays.append(_codes(column, table[column], keys) if kind == CATEGORY else _numbers(table[column]))
+        for number, (column, kind) in enumerate(kinds.items()):
+            arrays.append(_codes(f"{number}=", table[column], keys) if kind == CATEGORY else _numbers(table[column]))
         self._columns = [tf.Variable(array, trainable=False, name=f"column_{i}") for i, array in enumerate(arrays)]
-        # One table for all columns: a value's key is the atom that matches it, its code the key's row + 1. Code 0 is no value.
+        # No constant: one that is called as a file here would be taken for a path to it.
+        self._asked = tf.Variable(self._names, trainable=False, dtype=tf.string, name="names")
+        # One table for all columns: a value's key is `number of its column=value`, its code the key's row + 1. Code 0 is no value.
         self._keys = ItemIds(np.array(keys, object), name="values") if keys else None
-        self._prefixes = [f"{column}=".encode() for column in kinds]
 
     @property
     def columns(self) -> dict[str, str]:
@@ -79,12 +79,12 @@ class ItemAttributes(tf.Module):
     def values(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Every column's value of each row, in the shape of `rows`: "" or 0.0 where the item has none or the row is negative."""
         found = {}
-        for name, kind, prefix, column in zip(self._names, self._kinds, self._prefixes, self._columns, strict=True):
+        for number, (name, kind, column) in enumerate(zip(self._names, self._kinds, self._columns, strict=True)):
             values = tf.gather(column, tf.maximum(rows, 0))
             if kind == CATEGORY:
                 codes = tf.where(rows >= 0, values, 0)
                 keys = tf.fill(tf.shape(rows), "") if self._keys is None else self._keys.decode(codes - 1)
-                found[name] = tf.strings.substr(keys, tf.where(codes > 0, len(prefix), 0), tf.fill(tf.shape(rows), _TO_THE_END))
+                found[name] = _from(keys, tf.where(codes > 0, len(f"{number}="), 0))
             else:
                 found[name] = tf.where((rows >= 0) & tf.math.is_finite(values), values, 0.0)
         return found
@@ -110,24 +110,38 @@ class ItemAttributes(tf.Module):
     def _atoms(self, clause: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Of every atom: its column, -1 when it can match nothing; its value's code; its range's bounds."""
         atoms = tf.strings.split(clause, "|")
-        # In this order, or "%257C" would be read twice.
-        for escape, character in (("%7C", "|"), ("%25", "%")):
-            atoms = tf.strings.regex_replace(atoms, escape, character)
-        lengths = tf.constant([len(prefix) for prefix in self._prefixes])
-        shape = [tf.size(atoms), len(self._prefixes)]
-        starts = tf.strings.substr(tf.broadcast_to(atoms[:, None], shape), tf.zeros(shape, tf.int32), tf.broadcast_to(lengths, shape))
-        is_column = starts == tf.constant(self._prefixes)
+        is_column = (columns_of(atoms)[:, None] == self._asked) & tf.strings.regex_full_match(atoms, _ATOM)[:, None]
         columns = tf.where(tf.reduce_any(is_column, 1), tf.argmax(is_column, 1, tf.int32), -1)
+        values = _decoded(_from(atoms, tf.where(columns >= 0, tf.strings.length(_before_equals(atoms)) + 1, 0)))
 
-        codes = tf.zeros_like(columns) if self._keys is None else self._keys.lookup(atoms)
-        after = tf.where(columns >= 0, tf.gather(lengths, tf.maximum(columns, 0)), 0)
-        bounds = tf.strings.substr(atoms, after, tf.fill(tf.shape(atoms), _TO_THE_END))
-        is_range = tf.strings.regex_full_match(bounds, _RANGE)
-        bounds = tf.where(is_range, bounds, "..")
+        keys = tf.strings.join([tf.strings.as_string(columns), "=", values])
+        codes = tf.zeros_like(columns) if self._keys is None else self._keys.lookup(keys)
+        is_range = tf.strings.regex_full_match(values, _RANGE)
+        bounds = tf.where(is_range, values, "..")
         lows = _bound(tf.strings.regex_replace(bounds, r"\.\..*", ""), -np.inf)
         highs = _bound(tf.strings.regex_replace(bounds, r".*\.\.", ""), np.inf)
         is_category = tf.gather(tf.constant([kind == CATEGORY for kind in self._kinds]), tf.maximum(columns, 0))
         return tf.where(tf.where(is_category, codes > 0, is_range), columns, -1), codes, lows, highs
+
+
+def columns_of(atoms: tf.Tensor) -> tf.Tensor:
+    """The column that each atom names, in the shape of `atoms`; of a clause, that of its first atom."""
+    return _decoded(_before_equals(atoms))
+
+
+def _before_equals(atoms: tf.Tensor) -> tf.Tensor:
+    return tf.strings.regex_replace(atoms, "(?s)=.*", "")
+
+
+def _decoded(texts: tf.Tensor) -> tf.Tensor:
+    for escape, character in ESCAPES:
+        texts = tf.strings.regex_replace(texts, escape, character)
+    return texts
+
+
+def _from(texts: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
+    """The texts from a byte of each on."""
+    return tf.strings.substr(texts, starts, tf.fill(tf.shape(texts), _TO_THE_END))
 
 
 def _kind(arrow_type: pa.DataType) -> str:
@@ -136,14 +150,14 @@ def _kind(arrow_type: pa.DataType) -> str:
     return NUMBER if pa.types.is_integer(arrow_type) or pa.types.is_floating(arrow_type) else ""
 
 
-def _codes(name: str, column: pa.ChunkedArray, keys: list[str]) -> np.ndarray:
-    """[items] int32 codes of a column; the keys of its values are added to `keys`."""
+def _codes(prefix: str, column: pa.ChunkedArray, keys: list[str]) -> np.ndarray:
+    """[items] int32 codes of a column; the keys of its values, each after the prefix, are added to `keys`."""
     encoded = pa.chunked_array(column).combine_chunks().dictionary_encode()
     codes = np.zeros(len(encoded.dictionary) + 1, np.int32)
     for i, value in enumerate(encoded.dictionary.to_pylist()):
         # The empty string is no value.
         if value:
-            keys.append(f"{name}={value}")
+            keys.append(f"{prefix}{value}")
             codes[i] = len(keys)
     # A null has no index: it takes the last code, which is 0.
     return codes[encoded.indices.fill_null(len(codes) - 1).to_numpy(zero_copy_only=False)]

@@ -13,7 +13,7 @@ class ItemEncoder(tf.keras.layers.Layer):
 
     Args:
         text: for the ids `title_GRAIN` [items, length].
-        columns: category -> table for the ids [items].
+        columns: key of a category, or `item` -> table for the ids [items].
         gated: the pooled title has a gate, see `MultiHeadEncoder`.
         hidden, dim, normalize: as in `MultiHeadEncoder`.
 

@@ -14,12 +14,12 @@ class UserEncoder(tf.keras.layers.Layer):
 
     Source: MMSE (reconstructed); the query's attention with a zero event is MGDSPR's, see `attend`.
 
-    Call: a dict of `query` float [batch, dim]; `user_COLUMN` int32 [batch]; `history_COLUMN` and `history_stages` int32 [batch, events],
+    Call: a dict of `query` float [batch, dim]; `user_KEY` int32 [batch]; `history_KEY` and `history_stages` int32 [batch, events],
     0 where there is no event. An event whose stage is not known is a click.
 
     Args:
-        events: the tables of an event's columns, the first of which tells whether there is an event; none, and no history is read.
-        profile: the tables of the profile's columns.
+        events: the tables of an event's columns, by their keys; the first tells whether there is an event; none, and no history is read.
+        profile: the tables of the profile's columns, by their keys.
         dim: d.
 
     Raises:

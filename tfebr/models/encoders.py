@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfebr.data.batches import query_features
 from tfebr.data.features import Featurizer
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.names import input_names
 from tfebr.data.stage import Stage
 from tfebr.models.retrieval_model import RetrievalModel, join_history
 
@@ -23,11 +24,13 @@ class RawQueryEncoder(tf.Module):
     It carries the item table's categorical columns, through which item ids of a history are read; not the titles.
 
     Attributes:
-        input_signature: `query` [batch], `user_COLUMN` [batch] for each profile column, `history_items` [batch, n] item ids and
-            `history_queries` [batch, n] texts, both newest first and padded with "". Models that read no history take none. Models that
-            tell events apart also take `history_stages` int32 [batch, n] (`Stage`: 1 clicked, 2 carted, 3 ordered; 0 counts as clicked)
-            and `history_ages` int32 [batch, n], seconds from the event to the request; both stand beside `history_items`. A history that
-            begins with one "", as TensorFlow Serving's batching wants it, is the same as without.
+        input_signature: `query` [batch], `user_COLUMN` [batch] for each profile column (by `tfebr.data.names.input_names`),
+            `history_items` [batch, n] item ids and `history_queries` [batch, n] texts, both newest first and padded with "". Models that
+            read no history take none. Models that tell events apart also take `history_stages` int32 [batch, n] (`Stage`: 1 clicked,
+            2 carted, 3 ordered; 0 counts as clicked) and `history_ages` int32 [batch, n], seconds from the event to the request; both
+            stand beside `history_items`. A history that begins with one "", as TensorFlow Serving's batching wants it, is the same as
+            without.
+        columns: profile column by input.
 
     No value is an error, as a server may have merged requests of several users into one batch: an unknown id is no event, a stage that does
     not exist is 0, a negative age is 0, text is read as far as it is UTF-8.
@@ -42,7 +45,9 @@ class RawQueryEncoder(tf.Module):
         self.history_columns = {}
         # Assigned whole at the end: TensorFlow refuses to save a dict attribute that changed after it was set.
         signature = {"query": tf.TensorSpec([None], tf.string)}
-        signature |= {f"user_{c}": tf.TensorSpec([None], tf.string) for c in featurizer.user_columns}
+        named = input_names([f"user_{c}" for c in featurizer.user_columns])
+        self.columns = dict(zip(named.values(), featurizer.user_columns, strict=True))
+        signature |= {name: tf.TensorSpec([None], tf.string) for name in self.columns}
         if spec.history_items:
             signature["history_items"] = tf.TensorSpec([None, None], tf.string)
             if model.reads_events:
@@ -58,7 +63,7 @@ class RawQueryEncoder(tf.Module):
         if spec.history_queries:
             past = _fixed(inputs["history_queries"], spec.history_queries, _begins_with_padding(inputs["history_queries"]))
         features = query_features(self.featurizer, inputs["query"], past)
-        features |= {f"user_{c}": v(inputs[f"user_{c}"]) for c, v in self.featurizer.user_columns.items()}
+        features |= self.featurizer.user({column: inputs[name] for name, column in self.columns.items()})
         if spec.history_items:
             late = _begins_with_padding(inputs["history_items"])
             features["history_items"] = self.item_ids.lookup(_fixed(inputs["history_items"], spec.history_items, late))
@@ -71,22 +76,22 @@ class RawItemEncoder(tf.Module):
     """Title and categories as strings -> float [items, dim].
 
     Attributes:
-        input_signature: `title` and the categorical columns, [items] each; `item_id` [items] too for models that know items by their id,
-            where an unknown one is a new item.
+        input_signature: `title` and the categorical columns (by `tfebr.data.names.input_names`), [items] each; `item_id` [items] too for
+            models that know items by their id, where an unknown one is a new item.
+        columns: catalogue column by input.
     """
 
     def __init__(self, model: RetrievalModel, featurizer: Featurizer, item_ids: ItemIds):
         super().__init__(name="raw_item_encoder")
         self.featurizer, self.tower = featurizer, _Function(model.item_tower)
         self.item_ids = item_ids if model.reads_item_ids else None
-
-    @property
-    def input_signature(self) -> dict[str, tf.TensorSpec]:
-        ids = ("item_id",) if self.item_ids is not None else ()
-        return {name: tf.TensorSpec([None], tf.string) for name in (*ids, "title", *self.featurizer.item_columns)}
+        own = ("item_id", "title") if model.reads_item_ids else ("title",)
+        named = input_names(featurizer.item_columns, taken=own)
+        self.columns = {name: name for name in own} | {name: column for column, name in named.items()}
+        self.input_signature = {name: tf.TensorSpec([None], tf.string) for name in self.columns}
 
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        features = self.featurizer.items(inputs)
+        features = self.featurizer.items({column: inputs[name] for name, column in self.columns.items()})
         if self.item_ids is not None:
             features["item"] = self.item_ids.lookup(inputs["item_id"])
         return self.tower(features)

@@ -15,7 +15,7 @@ from tfebr.layers.fusion import ClsFusion
 from tfebr.layers.query_unit import QueryUnit
 from tfebr.layers.windows import cut_windows, places_of
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.models.retrieval_model import TrainingConfig
+from tfebr.models.retrieval_model import TrainingConfig, column_sizes
 from tfebr.models.running_average import SmoothedModel, check_smoothing
 from tfebr.tasks.candidates import Candidates, uniform_rows
 from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval, check_mix
@@ -113,17 +113,22 @@ class MGDSPRConfig:
 
 
 class Tables:
-    """The embedding tables: one for each grain of text, item ids and categories of width dim, and their narrow kin in events."""
+    """The embedding tables: one for each grain of text, item ids and categories of width dim, and their narrow kin in events.
+
+    Attributes:
+        text: by grain.
+        attributes, events: of the ids as `item`, and of the columns by their keys.
+    """
 
     def __init__(self, config: MGDSPRConfig, featurizer: Featurizer, items: int):
-        sizes = {column: v.size for column, v in featurizer.item_columns.items()}
+        sizes = column_sizes(featurizer.item_columns)
         id_dim = config.dim - config.column_dim * len(sizes)
         require(id_dim >= 1, "column_dim", f"less than {config.dim / max(len(sizes), 1):g}, for {len(sizes)} categories", config.column_dim)
         self.text = {g: EmbeddingBag(v.size, config.dim, name=f"text_{g}") for g, v in featurizer.grains.items()}
         self.attributes = {"item": EmbeddingBag(items + 1, config.dim, name="item_id")}
-        self.attributes |= {column: EmbeddingBag(size, config.dim, name=column) for column, size in sizes.items()}
+        self.attributes |= {key: EmbeddingBag(size, config.dim, name=key) for key, size in sizes.items()}
         self.events = {"item": EmbeddingBag(items + 1, id_dim, name="event_item_id")}
-        self.events |= {column: EmbeddingBag(size, config.column_dim, name=f"event_{column}") for column, size in sizes.items()}
+        self.events |= {key: EmbeddingBag(size, config.column_dim, name=f"event_{key}") for key, size in sizes.items()}
 
 
 class Sum(tf.keras.layers.Layer):

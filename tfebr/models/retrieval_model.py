@@ -12,6 +12,8 @@ from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
+from tfebr.data.names import column_key
+from tfebr.data.vocabulary import Vocabulary
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
 from tfebr.models.seeds import drawn_from
 
@@ -52,7 +54,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """The embedding tables of one model: query text, title text, item columns and user columns."""
+    """The embedding tables of one model: query text, title text, item columns and user columns, these by their keys."""
 
     query: TextBag
     title: TextBag
@@ -64,13 +66,18 @@ class Tables:
         sizes = {grain: vocabulary.size for grain, vocabulary in featurizer.grains.items()}
         title = TextBag(sizes, text_dim, name="text" if share_text else "title_text")
         query = title if share_text else TextBag(sizes, text_dim, name="query_text")
-        item = {c: EmbeddingBag(v.size, column_dim, name=f"item_{c}") for c, v in featurizer.item_columns.items()}
-        user = {c: EmbeddingBag(v.size, column_dim, name=f"user_{c}") for c, v in featurizer.user_columns.items()}
+        item = {k: EmbeddingBag(size, column_dim, name=f"item_{k}") for k, size in column_sizes(featurizer.item_columns).items()}
+        user = {k: EmbeddingBag(size, column_dim, name=f"user_{k}") for k, size in column_sizes(featurizer.user_columns).items()}
         return cls(query, title, item, user)
 
 
+def column_sizes(vocabularies: dict[str, Vocabulary]) -> dict[str, int]:
+    """By the column's key, the size of its vocabulary."""
+    return {column_key(column): vocabulary.size for column, vocabulary in vocabularies.items()}
+
+
 def join_history(batch: Batch, columns: dict[str, tf.Tensor]) -> Batch:
-    """Adds `history_COLUMN` [batch, history] for the given item table columns, gathered by `history_items`."""
+    """Adds `history_KEY` [batch, history] for the given item table columns, gathered by `history_items`."""
     return batch | {f"history_{name}": tf.gather(ids, batch["history_items"]) for name, ids in columns.items()}
 
 
@@ -111,7 +118,7 @@ class RetrievalModel(tfrs.Model):
         lengths = zip(spec.grains, spec.query_lengths, strict=True)
         batch |= {f"history_query_{g}": tf.zeros([0, spec.history_queries, n], tf.int32) for g, n in lengths}
         batch |= {name: tf.zeros([0, spec.history_items], tf.int32) for name in ("history_items", "history_stages", "history_ages")}
-        batch |= {f"user_{c}": tf.zeros([0], tf.int32) for c in spec.user_columns or ()}
+        batch |= {f"user_{column_key(c)}": tf.zeros([0], tf.int32) for c in spec.user_columns or ()}
         with drawn_from(seed):
             self.embed_queries(batch)
             self.embed_items(tf.zeros([0], tf.int32))
@@ -121,8 +128,8 @@ class RetrievalModel(tfrs.Model):
         return tf.stack([tf.constant(self.config.training.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
 
     def history_columns(self) -> dict[str, tf.Tensor]:
-        """The item table's columns that histories are read through."""
-        return {c: self._columns()[c] for c in self.spec.item_columns or ()}
+        """The item table's columns that histories are read through, by their keys."""
+        return {key: self._columns()[key] for key in map(column_key, self.spec.item_columns or ())}
 
     def embed_queries(self, batch: Batch, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
         """A batch of ids -> float [batch, heads, dim]; `seed`, int [2], is for towers that draw at random when training."""

@@ -95,7 +95,8 @@ class Client:
 
         Args:
             text: a query, or several for the same user and history.
-            user: profile columns of the user; column `age` is the signature's input `user_age`.
+            user: profile columns of the user; column `age` is the signature's input `user_age`, and one whose name is not plain is found
+                under its made-up name, see `tfebr.data.names`.
             history: item ids of the user's latest events, newest first: the input `history_items`.
             history_queries: the user's latest queries, newest first: the input of that name.
             history_stages, history_ages: of each event of `history`, for models that tell events apart: 1 clicked, 2 carted, 3 ordered;
@@ -159,13 +160,14 @@ class Client:
         """
         return self._model(time.monotonic() + self._timeout)[0].filter_columns()
 
-    def predict(self, signature: str = "serving_default", **columns: Any) -> dict[str, np.ndarray]:
+    def predict(self, signature: str = "serving_default", /, **columns: Any) -> dict[str, np.ndarray]:
         """Runs any signature on named columns.
 
         Args:
             signature: its name.
             **columns: for each input a list or array with one entry for each row. Entries that are lists may differ in length: they are
-                padded with "", 0 or False. One value instead of a list stands for every row. Inputs left out are all padding.
+                padded with "", 0 or False. One value instead of a list stands for every row. Inputs left out are all padding. Columns of
+                the catalogue may be called by their own names, as the servable may not: `**{"size (cm)": ["30"]}` of `embed_items`.
 
         Returns:
             Every output as an array of its dtype; strings as `str` in an object array, outputs named `..._bytes` as `bytes`.

@@ -29,6 +29,8 @@ def show(about: Mapping[str, Any], console: Console) -> None:
         rows.append(("results", f"{_value(about['results']['default'])} a query, up to {_value(about['results']['most'])} by `search`"))
     if about["filter_columns"]:
         rows.append(("filter by", ", ".join(f"{name} ({kind})" for name, kind in about["filter_columns"].items())))
+    if about["inputs"]:
+        rows.append(("made-up names", ", ".join(f"{name} = {column}" for name, column in about["inputs"].items())))
     if about["checked"]:
         rows.append(("checked", _pairs(about["checked"])))
     recorded = about["warm_up"]

@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfebr.data.names import atom, split_atom
 from tfebr.errors import RequestError
 
 # Values by column, or clauses as they are sent.
@@ -29,14 +30,16 @@ def filter_clauses(wanted: Filter, columns: Mapping[str, str]) -> list[str]:
             f'`filter` must be a dict such as {{"brand": "Sony"}} or a list of clauses such as ["brand=Sony"]. Received: {wanted!r:.60}.'
         )
     for clause in wanted:
-        for atom in clause.split("|") if clause else []:
-            name, equals, value = atom.replace("%7C", "|").replace("%25", "%").partition("=")
-            if not equals:
+        for text in clause.split("|") if clause else []:
+            parts = split_atom(text)
+            if parts is None:
                 raise RequestError(
-                    f"`filter`: each part of a clause must be written column=value or column=low..high. Received: {atom!r:.60}."
+                    f"`filter`: each part of a clause must be written column=value or column=low..high. Received: {text!r:.60}. "
+                    "For %, | or = inside of a column's name write %25, %7C or %3D."
                 )
+            name, value = parts
             if _known(name, columns) == "number" and ".." not in value:
-                raise RequestError(f"`filter`: column `{name}` holds numbers: write {name}=low..high. Received: {atom!r:.60}.")
+                raise RequestError(f"`filter`: column `{name}` holds numbers: write {name}=low..high. Received: {text!r:.60}.")
     return [clause for clause in wanted if clause]
 
 
@@ -51,7 +54,7 @@ def _clause(name: str, value: Any, kind: str) -> str:
     if not values:
         raise RequestError(f"`filter`: column `{name}` has an empty list, which nothing can match. Leave the column out.")
     text = _category if kind == "category" else _range
-    return "|".join(f"{name}={text(name, one)}".replace("%", "%25").replace("|", "%7C") for one in values)
+    return "|".join(atom(name, text(name, one)) for one in values)
 
 
 def _category(name: str, value: Any) -> str:

@@ -33,8 +33,9 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
 
     Returns:
         `folder`, `name` and `version` (None where the folder's name is no number);
-        `model`, `config`, `versions`, `index`, `results` (of one query: `default` and `most`), `filter_columns`, `checked`: of the
-        manifest, empty or None for a foreign SavedModel;
+        `model`, `config`, `versions`, `index`, `results` (of one query: `default` and `most`), `filter_columns`,
+        `inputs` (columns whose names are not plain, by the names of their inputs), `checked`: of the manifest, empty or None for a
+        foreign SavedModel;
         `tensorflow`: the version that wrote the graph;
         `signatures`: `inputs` and `outputs` by signature, each a dict from name to `dtype` and `shape` (-1: any size);
         `ops_outside_tensorflow`: package by operation, None where it is unknown;
@@ -99,6 +100,7 @@ def _inspect(path: Path) -> dict[str, Any]:
         "index": written.get("index"),
         "results": about.get("results", {}),
         "filter_columns": written.get("filter_columns", {}),
+        "inputs": about.get("inputs", {}),
         "checked": written.get("checked") or {},
         "signatures": manifest.signatures_of(graph),
         "ops_outside_tensorflow": ops,
@@ -209,6 +211,6 @@ def _requests(path: Path, model: str, signatures: Mapping[str, Specs], recorded:
     lines = {}
     for signature, specs in signatures.items():
         known = [inputs for used, inputs in recorded if used == signature]
-        inputs = (known or [inputs for _, inputs in representative_requests({signature: specs}, _UNKNOWN_SAMPLES)])[:2][-1]
+        inputs = (known or [inputs for _, inputs in representative_requests({signature: specs}, {signature: _UNKNOWN_SAMPLES})])[:2][-1]
         lines[signature] = {"curl": curl(model, signature, inputs), "grpcurl": grpcurl(model, signature, inputs, protoset)}
     return lines

@@ -26,7 +26,9 @@ def _object(value: Any) -> _Problem:
 
 
 def _about(value: Any) -> _Problem:
-    return _object(value) or _fields(value, {"model": _text, "config": _object, "results": _object, "server": _text, "shard": _shard})
+    return _object(value) or _fields(
+        value, {"model": _text, "config": _object, "inputs": _object, "results": _object, "server": _text, "shard": _shard}
+    )
 
 
 def _shard(value: Any) -> _Problem:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ConfigError
-from tfebr.index.attributes import ItemAttributes
+from tfebr.index.attributes import ItemAttributes, columns_of
 from tfebr.index.base import Index
 from tfebr.index.filtered import filtered_search
 from tfebr.servable.same_rows import with_same_rows
@@ -131,7 +131,7 @@ class RetrievalServable(tf.Module):
         if self.intent is not None:
             implied = self.intent(inputs["query"])
             # What was asked for in so many words goes before what the query's words were taken for.
-            named = tf.reduce_any(_column(implied)[:, :, None] == _column(clauses)[:, None, :], axis=2)
+            named = tf.reduce_any(columns_of(implied)[:, :, None] == columns_of(clauses)[:, None, :], axis=2)
             implied = tf.where(inputs.pop("automatic")[:, None] & ~named, implied, "")
             clauses = tf.concat([clauses, implied], axis=1)
         queries, excluded = self._encode(**inputs)["embedding"], self.item_ids.lookup(exclude) - 1
@@ -176,11 +176,6 @@ def _ties_in_order(scores: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     group = tf.cumsum(tf.pad(tf.cast(apart, tf.int64), [[0, 0], [1, 0]]), axis=1)
     order = tf.argsort(group * 2**32 + tf.cast(rows, tf.int64), axis=1)
     return tf.ensure_shape(tf.gather(rows, order, batch_dims=1), rows.shape)
-
-
-def _column(clauses: tf.Tensor) -> tf.Tensor:
-    """What stands before the first "=" of each clause."""
-    return tf.strings.regex_replace(clauses, "(?s)=.*", "")
 
 
 def _finite(values: tf.Tensor) -> tf.Tensor:

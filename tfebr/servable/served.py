@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfebr.data.names import find_input
 from tfebr.errors import RequestError
 from tfebr.servable.columns import SAME_ROWS, Tensor, from_answer, is_list, tensors_of, to_array
 from tfebr.servable.transports import Described
@@ -48,9 +49,7 @@ class Served:
     def arrays(self, signature: str, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """All inputs of a signature, those that are left out as padding; raises RequestError naming the field that does not fit."""
         known = self._signature(signature)
-        unknown = sorted(columns.keys() - known.inputs.keys())
-        if unknown:
-            raise RequestError(f"Signature `{signature}` has no field `{unknown[0]}`. It has: {', '.join(sorted(known.inputs))}.")
+        columns = {_input(signature, name, known): value for name, value in columns.items()}
         lists = {name: value for name, value in columns.items() if is_list(value) and known.inputs[name].shape[:1] == (-1,)}
         rows = len(next(iter(lists.values()))) if lists else 1
         for name, value in lists.items():
@@ -70,3 +69,10 @@ class Served:
         if name not in self.signatures:
             raise RequestError(f"Model `{self.version.name}` has no signature `{name}`. It has: {', '.join(sorted(self.signatures))}.")
         return self.signatures[name]
+
+
+def _input(signature: str, name: str, known: Signature) -> str:
+    found = find_input(name, known.inputs)
+    if found is None:
+        raise RequestError(f"Signature `{signature}` has no field `{name}`. It has: {', '.join(sorted(known.inputs))}.")
+    return found

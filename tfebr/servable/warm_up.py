@@ -9,6 +9,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfebr.data.names import find_input
 from tfebr.errors import ArtifactError, RequestError
 from tfebr.servable.manifest import FOLDER
 from tfebr.servable.messages import first_line
@@ -21,23 +22,28 @@ _LIST, _ROWS = 5, 4
 _VALUES: dict[tf.DType, Any] = {tf.string: b"", tf.bool: True, tf.float32: 0.0, tf.float64: 0.0}
 
 
-def samples_of(servable: RetrievalServable, check_inputs: Iterable[Mapping[str, list]]) -> dict[str, list]:
-    """Values by input name: queries and filters out of the check's inputs, ids and categories of the first items, numbers as by default."""
+def samples_of(servable: RetrievalServable, check_inputs: Iterable[Mapping[str, list]]) -> dict[str, dict[str, list]]:
+    """By signature, values by input name.
+
+    Queries and filters are those of the check's inputs, ids and categories those of the first items, numbers as by default.
+    """
     given = list(check_inputs)
     rows = tf.range(min(_LIST, len(servable.item_ids)))
     ids = servable.item_ids.decode(rows[None])[0].numpy().tolist()
     texts = [text for inputs in given for text in inputs.get("query", []) if text]
-    samples = {name: texts for name in ("query", "history_queries", "title")} | {
-        name: ids for name in ("history_items", "exclude", "item_id", "item_ids")
-    }
-    samples["filter"] = next((clauses for inputs in given for clauses in inputs.get("filter", []) if clauses), [])
-    samples |= {"k": [servable.default_k], "leaves_to_search": [0]}
-    if servable.attributes is not None:
-        samples |= {name: values.numpy().tolist() for name, values in servable.attributes.values(rows).items() if values.dtype == tf.string}
-    return samples
+    asked = {"query": texts, "history_queries": texts, "history_items": ids, "exclude": ids, "item_ids": ids}
+    asked["filter"] = next((clauses for inputs in given for clauses in inputs.get("filter", []) if clauses), [])
+    asked |= {"k": [servable.default_k], "leaves_to_search": [0]}
+    # Columns of the catalogue are called as they like: as inputs of other signatures, too.
+    items, known = {"title": texts, "item_id": ids}, servable.item_encoder.input_signature
+    for column, values in servable.attributes.values(rows).items() if servable.attributes is not None else ():
+        name = find_input(column, known)
+        if name is not None and values.dtype == tf.string:
+            items[name] = values.numpy().tolist()
+    return {name: items if name == "embed_items" else asked for name in servable.signature_functions()}
 
 
-def representative_requests(signatures: Mapping[str, Specs], samples: Mapping[str, Sequence]) -> list[tuple[str, Tensors]]:
+def representative_requests(signatures: Mapping[str, Specs], samples: Mapping[str, Mapping[str, Sequence]]) -> list[tuple[str, Tensors]]:
     """Three requests for each signature: one row with empty lists, one with filled ones, and a batch of both kinds.
 
     Other branches of the graph run with and without a history or a filter, so that both are needed. The first column of every list is
@@ -45,14 +51,14 @@ def representative_requests(signatures: Mapping[str, Specs], samples: Mapping[st
 
     Args:
         signatures: specs of the inputs by name, for each signature.
-        samples: values that the inputs by these names may take; others are "", 0.0, 1 or True.
+        samples: by signature, values that its inputs by these names may take; others are "", 0.0, 1 or True.
 
     Returns:
         (signature, inputs) pairs; the second one of a signature is a single row with every list filled.
     """
     kinds = ([False], [True], [row % 2 == 1 for row in range(_ROWS)])
     return [
-        (signature, {name: _column(spec, samples.get(name, ()), filled) for name, spec in specs.items()})
+        (signature, {name: _column(spec, samples.get(signature, {}).get(name, ()), filled) for name, spec in specs.items()})
         for signature, specs in sorted(signatures.items())
         for filled in kinds
     ]

@@ -113,7 +113,7 @@ def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, 
         absl.setLevel(level)
 
 
-def _warm_up_requests(functions: dict[str, Any], samples: Mapping[str, Sequence]) -> list[tuple[str, Tensors]]:
+def _warm_up_requests(functions: dict[str, Any], samples: Mapping[str, Mapping[str, Sequence]]) -> list[tuple[str, Tensors]]:
     """Requests that have been answered once: a server refuses a version for a single recorded request that fails."""
     requests = warm_up.representative_requests({name: f.structured_input_signature[1] for name, f in functions.items()}, samples)
     for signature, inputs in requests:

@@ -177,7 +177,7 @@ def test_examples_carry_profiles_and_the_days_before(tmp_path):
     assert len(examples) == 2
     for example in examples:
         assert sorted(example["history_items"].int64_list.value) == [1, 2, 3]
-        assert example["user_stages"].bytes_list.value[0] == b"1,4,6"
+        assert example["user_column_stages"].bytes_list.value[0] == b"1,4,6"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the EComm files in ../shared/data/ecomm_behaviour")
