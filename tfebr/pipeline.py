@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from tfebr.data.batches import evaluation_batches
 from tfebr.data.catalogue import Catalogue
+from tfebr.data.content import Files
 from tfebr.data.dataset import DataFolder
 from tfebr.data.examples import Shards, write_examples
 from tfebr.data.judged_requests import requests_of
@@ -28,13 +30,14 @@ from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, spli
 from tfebr.evaluation.runs import write_run
 from tfebr.evaluation.stage_order import ShownItems, stage_order
 from tfebr.files import read_json, write_json
+from tfebr.models.claim import only_training
 from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
-from tfebr.models.run_folder import RunFolder, prepare_run
+from tfebr.models.run_folder import RunFolder, input_content, prepare_run
 from tfebr.models.training import fit
 from tfebr.models.zoo import model_class
 from tfebr.progress import tell
-from tfebr.publish import check_unchanged, export, export_shards, refresh
+from tfebr.publish import export, export_shards, refresh
 
 __all__ = [
     "TEST_SHARE",
@@ -74,12 +77,14 @@ def train(
     folder = DataFolder(data)
     settings: Any = from_dict(model_class(model).Config, config or {}, model)
     labels = DataFolder(supervision) if supervision else None
-    tell([*folder.check(quiet), *(labels.check(quiet) if labels else ())])
+    checked, checked_labels = folder.check(quiet), labels.check(quiet) if labels else None
+    tell([*checked.notes, *(checked_labels.notes if checked_labels else ())])
     split = None
     if folder.has_log:
         split = split_time(folder.log(), test_share) if test_from is None else test_from
-    prepared = prepare_run(run, model, settings, folder, split, labels, quiet)
-    fit(prepared, quiet)
+    with only_training(Path(run)):
+        prepared = prepare_run(run, model, settings, folder, split, labels, quiet, input_content(checked, checked_labels))
+        fit(prepared, quiet)
     return prepared
 
 
@@ -107,6 +112,11 @@ class Evaluation:
             np.add.at(clicks, rows[(batch["time"].to_numpy()[request] < start_time) & (rows >= 0)], 1)
         found = held_out(data.log(), catalogue, start_time, max_requests=max_requests)
         return cls(data, catalogue, found, split, clicks, (10, 50, 100))
+
+    @functools.cached_property
+    def content(self) -> Files:
+        """Digests of all that the data folder holds, for runs to compare with what they were trained on."""
+        return self.data.check(quiet=True, catalogue=self.catalogue).content
 
     @property
     def request_ids(self) -> list[str]:
@@ -145,7 +155,7 @@ def measure_model(run: RunFolder, evaluation: Evaluation, model: RetrievalModel 
 
 def _rank_and_order(run: RunFolder, evaluation: Evaluation, model: RetrievalModel | None) -> tuple[Ranking, Report]:
     """The ranking of the corpus, and how the shown items are ordered, from one pass over the requests."""
-    check_unchanged(run, evaluation.catalogue)
+    run.check_input(evaluation.content)
     model = model or run.trained_model()
     items = model.corpus_embeddings()
     found: dict[str, np.ndarray] = {}
@@ -175,10 +185,12 @@ def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
     if isinstance(evaluation.requests, HeldOut):
         return run.shards("test")
     folder = run.path / "examples" / f"judged-{evaluation.split}"
-    if not folder.exists():
+    made_from, content = folder / "content.json", dict(evaluation.requests.content())
+    if not made_from.exists() or read_json(made_from) != content:
         requests = requests_of(evaluation.requests)
         write_examples(requests, evaluation.catalogue, None, folder, {"all": (None, None)}, labelled=True, all_requests=True, quiet=True)
-    return Shards.read(folder / "all", run.table.catalogue_hash)
+        write_json(made_from, content)
+    return Shards.read(folder / "all", evaluation.catalogue.content_hash())
 
 
 def rank_bm25(evaluation: Evaluation) -> Ranking:
@@ -211,6 +223,9 @@ def evaluate(
     if len({(folder.data.path, folder.split_time) for folder in folders}) != 1:
         raise ConfigError("the runs were trained on different data or split times, so that their figures cannot stand side by side.")
     evaluation = Evaluation.of(folders[0].data, folders[0].split_time, split, max_requests)
+    # Before anything is measured.
+    for folder in folders:
+        folder.check_input(evaluation.content)
     names = _names(folders)
     bm25 = rank_bm25(evaluation)
     bm25_report = evaluation.report(bm25)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -116,7 +115,7 @@ def export_shards(
     folder = RunFolder(run)
     name = check_name(folder.model_name if name is None else name)
     catalogue = folder.data.catalogue()
-    check_unchanged(folder, catalogue)
+    folder.check_input(folder.data.catalogue_content(catalogue))
     settings = _Settings(name, shards, target, k, heldout_queries, quiet, server, change_filters)
     return _publish(folder, catalogue, catalogue, folder.data.path, settings).folders
 
@@ -165,15 +164,6 @@ def refresh(
     if target is not None:
         settings = dataclasses.replace(settings, target=target)
     return _publish(folder, folder.trained_on(), found, catalogue, settings)
-
-
-def check_unchanged(run: RunFolder, catalogue: Catalogue) -> None:
-    """Refuses a catalogue whose rows are not the ones that the run's item table and examples point to."""
-    if catalogue.content_hash() != run.table.catalogue_hash:
-        raise ConfigError(
-            f"{run.data.path}: the catalogue has changed since {run.path} was trained. Train again, or publish the new catalogue with the "
-            f"towers as they are: `{shlex.join(['tfebr', 'refresh', str(run.path), str(run.data.path)])}`."
-        )
 
 
 def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, source: str | os.PathLike, settings: _Settings) -> Published:

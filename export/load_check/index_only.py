@@ -15,7 +15,6 @@ from tfebr.data.item_ids import ItemIds
 from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe, recipe_for
 from tfebr.models.run_folder import RunFolder
-from tfebr.publish import check_unchanged
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.write import write
 
@@ -43,7 +42,7 @@ def write_index(run: RunFolder, model, base: str | os.PathLike, k: int = 100, re
         recipe: of kind "ivf" or "exact"; the one for the stock image by default.
     """
     catalogue = run.data.catalogue()
-    check_unchanged(run, catalogue)
+    run.check_input(run.data.catalogue_content(catalogue))
     vectors = model.corpus_embeddings()
     recipe = recipe or recipe_for(len(vectors), k, server="stock")
     recipe.check_server("stock")

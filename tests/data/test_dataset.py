@@ -121,7 +121,7 @@ def test_ids_may_be_numbers_in_every_file(tmp_path, plain, kind):
         part=LOG | {"user_id": numbers(LOG["user_id"]), "items": pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), shown)},
     )
     same(other, plain)
-    assert any("requests have no user" in note for note in other.check(quiet=True))
+    assert any("requests have no user" in note for note in other.check(quiet=True).notes)
 
 
 def test_uuids_are_ids(tmp_path):
@@ -264,7 +264,7 @@ def test_row_numbers_that_a_program_added_are_no_columns(tmp_path, plain):
     same(other, plain)
     found = other.catalogue()
     assert (found.number_columns, found.categorical_columns) == (["price"], ["brand"])
-    assert sum("__index_level_0__" in note for note in other.check(quiet=True)) == 3
+    assert sum("__index_level_0__" in note for note in other.check(quiet=True).notes) == 3
 
 
 def test_what_was_normalised_is_said_with_counts(tmp_path):
@@ -273,7 +273,7 @@ def test_what_was_normalised_is_said_with_counts(tmp_path):
     data = folder(
         tmp_path, catalogue=ITEMS | {"title": titles, "brand": ["A&amp;B"] * 3}, part=LOG | {"items": shown, "user_id": ["7", None]}
     )
-    assert data.check(quiet=True) == [
+    assert data.check(quiet=True).notes == [
         "catalogue: column `title`: 1 values held HTML entities; they were decoded",
         "catalogue: column `title`: 1 items have no title; they are found by their other columns",
         "catalogue: column `brand`: 3 values held HTML entities; they were decoded",

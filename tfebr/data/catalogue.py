@@ -1,7 +1,6 @@
 """The catalogue: one row per item, refused whole when a row is bad."""
 
 import functools
-import hashlib
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfebr.data.columns import check_unique, ids, numbers, texts
+from tfebr.data.content import combined, content_of
 from tfebr.data.entities import decoded
 from tfebr.data.parquet import within
 from tfebr.data.place import Notes, Place
@@ -79,13 +79,14 @@ class Catalogue:
         """Kept for the batches of a log: Arrow's `index_in` would hash the whole catalogue for each of them."""
         return {item_id: row for row, item_id in enumerate(self.table["item_id"].to_pylist())}
 
+    @functools.cached_property
+    def content(self) -> dict[str, str]:
+        """A digest of each column, as of `tfebr.data.content`: what was made from one catalogue fits no other."""
+        return content_of(self.table.to_batches())
+
     def content_hash(self) -> str:
-        """A short hash of the item ids in order: what row ids in shards and tables refer to."""
-        digest = hashlib.sha256()
-        for batch in self.table.select(["item_id"]).to_batches():
-            digest.update(b"\0".join(i.encode() for i in batch.column(0).to_pylist()))
-            digest.update(b"\0")
-        return digest.hexdigest()[:16]
+        """A short hash of all columns: of what row ids in shards and tables refer to, and of what those rows hold."""
+        return combined(self.content)[:16]
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes one Parquet file, atomically."""

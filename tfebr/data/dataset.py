@@ -1,11 +1,14 @@
 """A data folder: what `tfebr simulate` and `tfebr prepare` write and every other step reads."""
 
+import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from tfebr.data.catalogue import Catalogue
+from tfebr.data.content import Columns, Files, content_of
 from tfebr.data.judgments import Judgments
 from tfebr.data.log import SearchLog
 from tfebr.data.parquet import within
@@ -15,6 +18,19 @@ from tfebr.data.users import read_users
 from tfebr.errors import DataError
 from tfebr.files import read_json
 from tfebr.progress import progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What a data folder holds.
+
+    Attributes:
+        notes: what was normalised, a sentence each.
+        content: of each file ("catalogue", "users", "log", "judgments of 'test'"), a digest of each column that something reads.
+    """
+
+    notes: list[str]
+    content: Files
 
 
 class DataFolder:
@@ -72,29 +88,40 @@ class DataFolder:
         path = within(self.path, "users")
         return read_users(path) if path is not None else None
 
-    def check(self, quiet: bool = False) -> list[str]:
+    def catalogue_content(self, catalogue: Catalogue) -> dict[str, Columns]:
+        """The catalogue's part of `Checked.content`: the columns that something reads."""
+        ignored = self.roles(catalogue).ignored
+        return {"catalogue": {name: digest for name, digest in catalogue.content.items() if name not in ignored}}
+
+    def check(self, quiet: bool = False, catalogue: Catalogue | None = None) -> Checked:
         """Reads every row of every file once, so that what is bad is refused before anything is made from it.
 
-        Returns:
-            What was normalised, a sentence each.
+        Args:
+            catalogue: this folder's, where it has been read already.
 
         Raises:
             DataError: naming file, row and column.
         """
-        catalogue = self.catalogue()
-        self.roles(catalogue)
-        found = list(catalogue.notes)
+        catalogue = catalogue or self.catalogue()
+        found, content = list(catalogue.notes), dict(self.catalogue_content(catalogue))
         users = within(self.path, "users")
         if users is not None:
             notes = Notes("users")
-            read_users(users, notes)
+            content["users"] = content_of(read_users(users, notes).to_batches())
             found += notes.lines
         if self.has_judgments:
-            found += self.judgments().notes
+            judgments = self.judgments()
+            found += judgments.notes
+            content |= {f"judgments of {split!r}": judgments.split(split).content() for split in judgments.splits}
         if self.has_log:
             log = self.log()
-            with progress("checking log", len(log), "requests", quiet) as advance:
-                for batch in log.batches():
-                    advance(batch.num_rows)
+            content["log"] = content_of(_counted(log, quiet))
             found += log.notes
-        return found
+        return Checked(found, content)
+
+
+def _counted(log: SearchLog, quiet: bool) -> Iterator[pa.RecordBatch]:
+    with progress("checking log", len(log), "requests", quiet) as advance:
+        for batch in log.batches():
+            yield batch
+            advance(batch.num_rows)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfebr.data.columns import check_unique, ids, numbers, texts
+from tfebr.data.content import content_of
 from tfebr.data.entities import decoded
 from tfebr.data.parquet import within
 from tfebr.data.place import Notes, Place
@@ -51,9 +52,23 @@ class Judgments:
         """The judgments of one split; raises DataError when the split has no query."""
         queries = self.queries.filter(pc.equal(self.queries["split"], name))
         if not queries.num_rows:
-            raise DataError(f"judgments: split {name!r} has no query. Splits: {sorted(set(self.queries['split'].to_pylist()))}.")
+            raise DataError(f"judgments: split {name!r} has no query. Splits: {self.splits}.")
         qrels = self.qrels.filter(pc.is_in(self.qrels["query_id"], queries["query_id"].combine_chunks()))
         return Judgments(queries, qrels, self.relevant_from)
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that have a query."""
+        return sorted(set(self.queries["split"].to_pylist()))
+
+    def content(self) -> dict[str, str]:
+        """A digest of each column, as of `tfebr.data.content`, and what is relevant."""
+        found = {
+            f"{name}.{column}": digest
+            for name, table in (("queries", self.queries), ("qrels", self.qrels))
+            for column, digest in content_of(table.to_batches()).items()
+        }
+        return found | {"relevant_from": repr(self.relevant_from)}
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes `queries.parquet` and `qrels.parquet` into `folder`."""

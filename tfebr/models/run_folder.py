@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import tensorflow as tf
 from tfebr.data import text
 from tfebr.data.batches import SHOWN_ITEMS
 from tfebr.data.catalogue import Catalogue
-from tfebr.data.dataset import DataFolder
+from tfebr.data.content import Columns, Files, differences
+from tfebr.data.dataset import Checked, DataFolder
 from tfebr.data.examples import Shards, write_examples
 from tfebr.data.features import Featurizer, write_vocabularies
 from tfebr.data.intent_learning import learn_intent
@@ -28,11 +29,13 @@ from tfebr.data.roles import ColumnRoles
 from tfebr.data.stage import Stage
 from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.files import read_json, write_json
+from tfebr.models.claim import CONFIG, check_text, claimed
 from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.zoo import model_class
 
 CATALOGUE = "catalogue"
+TRAINING_JUDGMENTS = "judgments of 'train'"
 
 
 class RunFolder:
@@ -49,15 +52,16 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike, data: str | os.PathLike | None = None):
         self.path = Path(path)
-        if not (self.path / "config.json").exists():
+        if not (self.path / CONFIG).exists():
             raise ArtifactError(f"{self.path}: not a run folder (no config.json). Make one with `tfebr train DATA {self.path}`.")
-        about = read_json(self.path / "config.json")
-        _check_text(self.path, about)
+        about = read_json(self.path / CONFIG)
+        check_text(self.path, about)
         self.model_name: str = about["model"]
         self.model_class = model_class(self.model_name)
-        self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / 'config.json'}")
+        self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / CONFIG}")
         self._data = data or about["data"]
         self.split_time: int | None = about["split_time"]
+        self.content: Files = about["content"]
         self.roles = ColumnRoles(**{role: tuple(names) for role, names in about["columns"].items()})
         self.featurizer = Featurizer(self.config.features, self.path / "vocabulary")
         self.table = ItemTable.read(self.path / "item_table")
@@ -83,6 +87,22 @@ class RunFolder:
         if catalogue.content_hash() != self.table.catalogue_hash:
             raise ArtifactError(f"{folder}: is not the catalogue that the run was trained on any more. Bring it back, or train again.")
         return catalogue
+
+    def check_input(self, content: Files) -> None:
+        """Refuses other content than the run was made from, where it was made from a file of that name; see `DataFolder.check`.
+
+        Raises:
+            ConfigError: naming the files and columns that have changed, and what to do.
+        """
+        changed = differences(self.content, {name: columns for name, columns in content.items() if name in self.content})
+        if not changed:
+            return
+        what, other = "data", "Train again, into a new folder"
+        if changed.startswith("catalogue: ") and "; " not in changed:
+            what = "catalogue"
+            command = shlex.join(["tfebr", "refresh", str(self.path), str(self.data.path)])
+            other += f", or publish the new catalogue with the towers as they are: `{command}`"
+        raise ConfigError(f"{self.data.path}: the {what} has changed since {self.path} was trained: {changed}. {other}.")
 
     def shards(self, split: str) -> Shards:
         """Example shards, of split "train" or "test" (test only where the data has a log)."""
@@ -150,6 +170,7 @@ def prepare_run(
     split_time: int | None,
     supervision: DataFolder | None = None,
     quiet: bool = False,
+    content: Files | None = None,
 ) -> RunFolder:
     """Writes what training reads into a new run folder, or opens the one that an interrupted run left.
 
@@ -157,47 +178,61 @@ def prepare_run(
         config: the model's config; its columns may still be None.
         data: a log is split at `split_time`; a judged set without a log trains on its "train" split.
         supervision: a data folder over the same catalogue whose "train" judgments are mixed in as labelled pairs.
+        content: as of `input_content`, where the data has been read through already.
 
     Raises:
         ConfigError: the folder belongs to another model, config or data, or the config has `debias` and there is no log.
-        DataError: the config has `debias`, and the log's positions tell nothing.
+        DataError: the data is bad, or the config has `debias`, and the log's positions tell nothing.
     """
     debias = getattr(config, "debias", False)
     if debias and not data.has_log:
         raise ConfigError(f"`debias` needs a search log with positions, and {data.path} has none. Set `debias` to false.")
     path, catalogue, users = Path(path), data.catalogue(), data.users()
-    propensities = path / "propensities.json"
-    # Before the folder is made: it would belong to a config that its log does not allow.
-    learned = _learn_propensities(data, split_time) if debias and not propensities.exists() else None
+    content = content or input_content(data.check(quiet=True, catalogue=catalogue), supervision.check(quiet=True) if supervision else None)
     roles = data.roles(catalogue)
     features = config.features.resolved(roles, users, data.has_log)
     config = dataclasses.replace(config, features=features)
-    about = {"model": model_name, "config": dataclasses.asdict(config), "data": str(data.path.resolve()), "split_time": split_time}
+    about: dict[str, Any] = {
+        "model": model_name,
+        "config": dataclasses.asdict(config),
+        "data": str(data.path.resolve()),
+        "split_time": split_time,
+    }
     about["supervision"] = str(supervision.path.resolve()) if supervision else None
-    about |= {"text": text.VERSION, "columns": roles.to_json()}
-    _claim(path, about)
-    if learned is not None:
-        write_json(propensities, learned)
-    training = data.judgments().split("train") if not data.has_log else None
-    if not (path / "examples").exists():
-        if training is None:
-            log = data.log()
-            ranges = {"train": (None, split_time), "test": (split_time, None)}
-            write_examples(log.batches(), catalogue, users, path / "examples", ranges, config.training.seed, len(log), quiet=quiet)
-        else:
-            write_examples(requests_of(training), catalogue, None, path / "examples", {"train": (None, None)}, labelled=True, quiet=quiet)
-    if supervision is not None and not (path / "supervision").exists():
-        labels = requests_of(supervision.judgments().split("train"))
-        write_examples(labels, catalogue, users, path / "supervision", {"train": (None, None)}, labelled=True, quiet=quiet)
-    if not (path / CATALOGUE).exists():
-        catalogue.write(path / CATALOGUE / "catalogue.parquet")
-    if not (path / "item_table").exists():
-        queries = (b["query"] for b in _before(data, split_time)) if training is None else iter(training.queries["query"].chunks)
-        write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
-        write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
-    if training is None and not (path / "intent").exists():
-        learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, roles=roles, quiet=quiet)
-    return RunFolder(path)
+    about |= {"text": text.VERSION, "columns": roles.to_json(), "content": content}
+    with claimed(path, about):
+        if debias and not (path / "propensities.json").exists():
+            write_json(path / "propensities.json", _learn_propensities(data, split_time))
+        training = data.judgments().split("train") if not data.has_log else None
+        if not (path / "examples").exists():
+            if training is None:
+                log = data.log()
+                ranges = {"train": (None, split_time), "test": (split_time, None)}
+                write_examples(log.batches(), catalogue, users, path / "examples", ranges, config.training.seed, len(log), quiet=quiet)
+            else:
+                ranges = {"train": (None, None)}
+                write_examples(requests_of(training), catalogue, None, path / "examples", ranges, labelled=True, quiet=quiet)
+        if supervision is not None and not (path / "supervision").exists():
+            labels = requests_of(supervision.judgments().split("train"))
+            write_examples(labels, catalogue, users, path / "supervision", {"train": (None, None)}, labelled=True, quiet=quiet)
+        if not (path / CATALOGUE).exists():
+            catalogue.write(path / CATALOGUE / "catalogue.parquet")
+        if not (path / "item_table").exists():
+            queries = (b["query"] for b in _before(data, split_time)) if training is None else iter(training.queries["query"].chunks)
+            write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
+            write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
+        if training is None and not (path / "intent").exists():
+            learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, quiet=quiet)
+        return RunFolder(path)
+
+
+def input_content(data: Checked, supervision: Checked | None = None) -> dict[str, Columns]:
+    """What a training reads of data folders that have been read through: the log, or without one the judgments of the training split."""
+    read = ["catalogue", "users", "log" if "log" in data.content else TRAINING_JUDGMENTS]
+    found = {name: data.content[name] for name in read if name in data.content}
+    if supervision is not None:
+        found["supervision"] = supervision.content.get(TRAINING_JUDGMENTS, {})
+    return found
 
 
 def _before(data: DataFolder, split_time: int | None) -> Iterator[pa.RecordBatch]:
@@ -229,38 +264,3 @@ def _learn_propensities(data: DataFolder, split_time: int | None) -> dict[str, l
             "Set `debias` to false, or give a longer log."
         ) from problem
     return {"propensities": propensities.tolist(), "clicks": clicks.tolist()}
-
-
-def _claim(path: Path, about: dict[str, Any]) -> None:
-    """Writes config.json, or checks that the folder's own says the same."""
-    file = path / "config.json"
-    if not file.exists():
-        if path.exists() and any(path.iterdir()):
-            raise ConfigError(f"{path}: is not empty and not a run folder. Choose a new folder.")
-        write_json(file, about)
-        return
-    found = read_json(file)
-    _check_text(path, found)
-    plain = json.loads(json.dumps(about))  # as it reads back: tuples are lists
-    for key in ("model", "data", "split_time", "supervision", "columns"):
-        if found.get(key) != plain[key]:
-            raise ConfigError(
-                f"{path}: belongs to another run: its `{key}` is {found.get(key)!r}, not {plain[key]!r}. Choose a new folder."
-            )
-    # Fields that came after the folder was written had their default.
-    kind = model_class(about["model"]).Config
-    before = json.loads(json.dumps(dataclasses.asdict(from_dict(kind, found["config"], str(file)))))
-    for field, value in plain["config"].items():
-        was = before[field]
-        if was != value:
-            raise ConfigError(f"{path}: was trained with `{field}` = {was!r}, now {value!r}. Choose a new folder or give the same config.")
-
-
-def _check_text(path: Path, about: dict[str, Any]) -> None:
-    """Refuses a run whose vocabularies and weights are of other tokens than today's."""
-    was = about.get("text", 1)
-    if was != text.VERSION:
-        raise ArtifactError(
-            f"{path}: was trained on text cut into tokens by version {was} of the treatment, and this is version {text.VERSION}. Train "
-            "again into a new folder. Servables that were exported go on as they are: they hold their own."
-        )
