@@ -21,6 +21,7 @@ NAMES = (
     "serving_latency",
     "filtered_search",
     "serving_load",
+    "serving_stress",
     "refresh",
     "quality",
     "ablation",
