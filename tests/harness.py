@@ -1,6 +1,7 @@
 """The checks that every layer, loss, model and servable has to pass, each set in one call."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import subprocess
@@ -233,6 +234,46 @@ def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool, w
     _check_raw_encoders(run, model, items)
 
 
+def run_precision_test(run: RunFolder, rounds: bool = True) -> None:
+    """Checks the model of a prepared run folder in mixed precision against itself in float32, from the same weights.
+
+    Args:
+        rounds: there is a matrix product in the towers, so that the vectors are not the same.
+    """
+
+    def of(precision: str) -> Any:
+        other = copy.copy(run)
+        other.config = dataclasses.replace(run.config, training=dataclasses.replace(run.config.training, precision=precision))
+        return other.new_model()
+
+    models = {precision: of(precision) for precision in ("float32", "mixed_bfloat16")}
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    batch = next(iter(training_batches(run.shards("train"), run.featurizer, 64, seed=5, epochs=1)))
+    batch.pop("request_id")
+    losses, gradients, vectors = {}, {}, {}
+    for precision, model in models.items():
+        vectors[precision] = np.concatenate([model.embed_queries(batch)[:, 0], model.corpus_embeddings()])
+        assert vectors[precision].dtype == np.float32
+        with tf.GradientTape() as tape:
+            losses[precision] = model.compute_loss(batch, training=True)
+        found = [tf.convert_to_tensor(g) for g in tape.gradient(losses[precision], model.trainable_variables)]
+        gradients[precision] = np.concatenate([g.numpy().ravel() for g in found])
+    (full, mixed), (slope, rounded), (loss, near) = (list(values.values()) for values in (vectors, gradients, losses))
+    assert np.array_equal(full, mixed) is not rounds
+    np.testing.assert_allclose(mixed, full, atol=0.02 * np.abs(full).max())
+    assert near.dtype == tf.float32
+    assert float(near) == pytest.approx(float(loss), rel=0.01)
+    assert np.isfinite(rounded).all()
+    assert rounded @ slope > 0.97 * np.linalg.norm(slope) * np.linalg.norm(rounded)
+
+    model = models["mixed_bfloat16"]
+    assert all(variable.dtype == tf.float32 for variable in model.trainable_variables)
+    steps = [[float(m.train_step(batch)["loss"]) for m in models.values()] for _ in range(4)]
+    assert min(near for _, near in steps[1:]) < steps[0][1], f"the loss does not fall on a repeated batch: {steps}"
+    np.testing.assert_allclose(*zip(*steps, strict=True), rtol=0.1, err_msg="another course of training")
+    _check_raw_encoders(run, model, model.corpus_embeddings(), atol=0.01)
+
+
 def _stateful_draws(graph: Any) -> set[str]:
     """Operations of a traced function that draw at random from a state of their own."""
     definition = graph.graph.as_graph_def()
@@ -240,12 +281,12 @@ def _stateful_draws(graph: Any) -> set[str]:
     return {node.op for node in nodes if "seed2" in node.attr or node.op.startswith("StatefulRandom")}
 
 
-def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:
+def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray, atol: float = 1e-5) -> None:
     """Strings through the encoders that are served give what ids through the towers give in training."""
     catalogue = run.data.catalogue()
     encoder = RawItemEncoder(model, run.featurizer, ItemIds(catalogue.item_ids))
     columns = {name: tf.constant(catalogue.table[column].to_pylist()[:50]) for name, column in encoder.columns.items()}
-    np.testing.assert_allclose(encoder(columns), items[:50], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(encoder(columns), items[:50], rtol=1e-4, atol=atol)
 
     raw, batch = RawQueryEncoder(model, run.featurizer, ItemIds(catalogue.item_ids)), {}
     split = "test" if run.split_time is not None else "train"
@@ -263,7 +304,7 @@ def _check_raw_encoders(run: RunFolder, model: Any, items: np.ndarray) -> None:
             rows = [list(r[name].int64_list.value) for r in records]
         batch[name] = tf.ragged.constant(rows, spec.dtype, ragged_rank=1).to_tensor() if spec.shape.rank == 2 else tf.constant(rows)[:, 0]
     (_, expected) = next(iter(model.query_embeddings(evaluation_batches(shards, run.featurizer, 64))))
-    np.testing.assert_allclose(raw(batch), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(raw(batch), expected, rtol=1e-4, atol=atol)
     # TensorFlow Serving's batching wants lists to begin with padding, and appends more of it.
     around = {n: tf.pad(v, [[0, 0], [1, 3]], constant_values=tf.zeros([], v.dtype)) if len(v.shape) == 2 else v for n, v in batch.items()}
     np.testing.assert_array_equal(raw(around), raw(batch))

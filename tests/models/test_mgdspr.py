@@ -6,7 +6,7 @@ import layer_oracles as plain
 import numpy as np
 import pytest
 import tensorflow as tf
-from harness import run_model_test
+from harness import run_model_test, run_precision_test
 
 from tfebr.data.batches import training_batches
 from tfebr.data.stage import Stage
@@ -145,6 +145,10 @@ def test_item_tower_is_its_equation(run, changes):
 
 def test_model_passes_every_check(run, tmp_path):
     run_model_test(run, tmp_path, heads=1, normalized=False)
+
+
+def test_mixed_precision_is_nearly_the_same(run):
+    run_precision_test(run)
 
 
 def history(batch, width):

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from harness import run_model_test
+from harness import run_model_test, run_precision_test
 
 from tfebr import pipeline
 from tfebr.evaluation.requests import split_time
@@ -55,6 +55,12 @@ def test_model_contract(prepared, tiny_config, tmp_path, way):
     heads = run.config.heads if model == "dpsr" else 1
     width = 2 * run.config.dim if changes.get("fusion") == "score" else run.config.dim
     run_model_test(run, tmp_path, heads, getattr(run.config, "normalize", False), width)
+
+
+@pytest.mark.parametrize("way", ["dpsr", "dpsr, text only, not normalised", "two_tower", "mmse", "mmse, graded, score"])
+def test_mixed_precision_is_nearly_the_same(prepared, tiny_config, way):
+    model, changes = WAYS[way]
+    run_precision_test(prepared(model, changes, tiny_config), rounds=model != "two_tower")
 
 
 def test_a_judged_set_without_users_passes_too(tmp_path, judged_data, tiny_config):

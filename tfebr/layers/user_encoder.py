@@ -41,7 +41,7 @@ class UserEncoder(tf.keras.layers.Layer):
         read |= {f"user_{column}": "int [batch]" for column in self.profile}
         read |= {f"history_{name}": "int [batch, events]" for name in (*self.events, "stages") if self.events}
         check_tensors(**{name: (inputs[name], shape) for name, shape in read.items()})
-        parts = [bag(inputs[f"user_{column}"][:, None]) for column, bag in self.profile.items()]
+        parts = [tf.cast(bag(inputs[f"user_{column}"][:, None]), self.compute_dtype) for column, bag in self.profile.items()]
         if self.events:
             parts.append(self._read(inputs))
         return self.join(tf.concat(parts, axis=-1))

@@ -10,6 +10,7 @@ from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.layers.heads import MultiHeadEncoder
 from tfebr.layers.item_encoder import ItemEncoder
+from tfebr.layers.precision import at_least_float32
 from tfebr.losses.pairwise_hinge import REDUCTIONS
 from tfebr.models.retrieval_model import RetrievalModel, Tables, TrainingConfig
 from tfebr.tasks.candidates import Candidates, random_negatives_for, uniform_rows
@@ -83,7 +84,7 @@ class QueryTower(tf.keras.Model):
     """x = concat(avgpool(tokens), profile, avgpool(history)); e_i = MLP_i(x P_i): feature dict -> [batch, heads, dim]."""
 
     def __init__(self, config: DPSRConfig, tables: Tables):
-        super().__init__(name="query_tower")
+        super().__init__(name="query_tower", dtype=config.training.precision)
         self.config = config
         self.text, self.item, self.user = tables.query, tables.item, tables.user
         others = len(self.user) * config.use_user + len(self.item) * self._reads("history_items") + self._reads("history_queries")
@@ -95,6 +96,7 @@ class QueryTower(tf.keras.Model):
             (1.0, *[None] * others) if config.gated else (),
             config.normalize,
             name="encoder",
+            dtype=self.dtype_policy,
         )
 
     def _reads(self, history: str) -> bool:
@@ -110,7 +112,7 @@ class QueryTower(tf.keras.Model):
         if self._reads("history_queries"):
             past = {grain: features[f"history_query_{grain}"] for grain in grains}
             parts.append(self.text({grain: tf.reshape(ids, [-1, ids.shape[1] * ids.shape[2]]) for grain, ids in past.items()}))
-        return self.encoder(parts)
+        return at_least_float32(self.encoder(parts))
 
 
 class DPSR(RetrievalModel):
@@ -123,9 +125,8 @@ class DPSR(RetrievalModel):
         self.config = config
         tables = Tables.create(featurizer, config.dim, config.column_dim, config.share_text)
         self.query_tower = QueryTower(config, tables)
-        self.item_tower = ItemEncoder(
-            tables.title, tables.item, config.item_hidden, config.dim, config.gated, config.normalize, name="item_tower"
-        )
+        encoder = config.item_hidden, config.dim, config.gated, config.normalize
+        self.item_tower = ItemEncoder(tables.title, tables.item, *encoder, name="item_tower", dtype=config.training.precision)
         self.task = PairwiseRetrieval(
             margin=config.margin,
             beta=config.beta,

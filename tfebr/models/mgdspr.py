@@ -1,6 +1,7 @@
 """MGDSPR: query unit, behaviour attention, tempered softmax with mixed hard negatives (Taobao, KDD 2021, arXiv 2106.09297)."""
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -12,6 +13,7 @@ from tfebr.layers.attention import attend
 from tfebr.layers.behaviour import RealTimeEncoder, ShortTermEncoder, long_term
 from tfebr.layers.embedding_bag import EmbeddingBag
 from tfebr.layers.fusion import ClsFusion
+from tfebr.layers.precision import at_least_float32, to_length
 from tfebr.layers.query_unit import QueryUnit
 from tfebr.layers.windows import cut_windows, places_of
 from tfebr.losses.label_smoothing import LabelSmoothing
@@ -124,18 +126,19 @@ class Tables:
         sizes = column_sizes(featurizer.item_columns)
         id_dim = config.dim - config.column_dim * len(sizes)
         require(id_dim >= 1, "column_dim", f"less than {config.dim / max(len(sizes), 1):g}, for {len(sizes)} categories", config.column_dim)
-        self.text = {g: EmbeddingBag(v.size, config.dim, name=f"text_{g}") for g, v in featurizer.grains.items()}
-        self.attributes = {"item": EmbeddingBag(items + 1, config.dim, name="item_id")}
-        self.attributes |= {key: EmbeddingBag(size, config.dim, name=key) for key, size in sizes.items()}
-        self.events = {"item": EmbeddingBag(items + 1, id_dim, name="event_item_id")}
-        self.events |= {key: EmbeddingBag(size, config.column_dim, name=f"event_{key}") for key, size in sizes.items()}
+        table = functools.partial(EmbeddingBag, dtype="float32")
+        self.text = {g: table(v.size, config.dim, name=f"text_{g}") for g, v in featurizer.grains.items()}
+        self.attributes = {"item": table(items + 1, config.dim, name="item_id")}
+        self.attributes |= {key: table(size, config.dim, name=key) for key, size in sizes.items()}
+        self.events = {"item": table(items + 1, id_dim, name="event_item_id")}
+        self.events |= {key: table(size, config.column_dim, name=f"event_{key}") for key, size in sizes.items()}
 
 
 class Sum(tf.keras.layers.Layer):
-    """What a tower computes, plus its pooled text where `gated`, and to length 1 where `normalize`: two [n, dim] -> [n, dim]."""
+    """What a tower computes, plus its pooled text where `gated`, and to length 1 where `normalize`: two [n, dim] -> float32 [n, dim]."""
 
     def __init__(self, config: MGDSPRConfig):
-        super().__init__(name="sum")
+        super().__init__(name="sum", dtype="float32")
         self.gated, self.normalize = config.gated, config.normalize
         if self.gated:
             self.gate = self.add_weight(name="gate", shape=[], initializer="ones")
@@ -145,7 +148,7 @@ class Sum(tf.keras.layers.Layer):
     def call(self, computed: tf.Tensor, text: tf.Tensor) -> tf.Tensor:
         if self.gated:
             computed = (computed * self.share if self.normalize else computed) + self.gate * text
-        return tf.math.l2_normalize(computed, axis=-1) if self.normalize else computed
+        return to_length(computed) if self.normalize else computed
 
 
 def _title_grains(config: MGDSPRConfig) -> list[str]:
@@ -156,20 +159,21 @@ class QueryTower(tf.keras.Model):
     """phi(q, R, S, L): feature dict -> [batch, 1, dim]."""
 
     def __init__(self, config: MGDSPRConfig, tables: Tables):
-        super().__init__(name="query_tower")
-        self.config = config
+        super().__init__(name="query_tower", dtype=config.training.precision)
+        self.config, policy = config, self.dtype_policy
         self.grains = config.features.grains
         self.text = tables.text
         self.reads_items = config.use_history and config.features.history_items > 0
         if config.mgs:
             lengths = config.features.query_lengths
             one, two, words = tables.text.values()
-            self.unit = QueryUnit(one, two, words, lengths[2], config.heads, config.unit_depth, name="query_unit")
+            self.unit = QueryUnit(one, two, words, lengths[2], config.heads, config.unit_depth, name="query_unit", dtype=policy)
         if self.reads_items:
             self.attributes, self.events = tables.attributes, tables.events
-            self.real_time = RealTimeEncoder(config.dim, config.lstm_layers, config.dropout, config.heads, name="real_time")
-            self.short_term = ShortTermEncoder(config.heads, name="short_term")
-        self.fusion = ClsFusion(config.heads, name="fusion") if config.trm else tf.keras.layers.Dense(config.dim, name="fusion")
+            self.real_time = RealTimeEncoder(config.dim, config.lstm_layers, config.dropout, config.heads, name="real_time", dtype=policy)
+            self.short_term = ShortTermEncoder(config.heads, name="short_term", dtype=policy)
+        dense = tf.keras.layers.Dense
+        self.fusion = ClsFusion(config.heads, name="fusion", dtype=policy) if config.trm else dense(config.dim, name="fusion", dtype=policy)
         self.sum = Sum(config)
 
     def call(self, features: Batch, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -183,7 +187,7 @@ class QueryTower(tf.keras.Model):
         """Q_mgs [batch, 6, dim], or [batch, 1, dim]."""
         one, two, words = (features[f"query_{grain}"] for grain in self.grains)
         if not self.config.mgs:
-            return self.text[self.grains[2]](words)[:, None]
+            return tf.cast(self.text[self.grains[2]](words), self.compute_dtype)[:, None]
         past = features[f"history_query_{self.grains[2]}"]
         return self.unit(one, two, words, past if self.config.use_history else past[:, :0])
 
@@ -217,7 +221,7 @@ class QueryTower(tf.keras.Model):
         pooled = {}
         for column, bag in self.attributes.items():
             mean = tf.math.unsorted_segment_mean(bag.lookup(tf.gather_nd(ids[column], history)), behaviour, shape[0] * shape[1])
-            pooled[column] = tf.reshape(mean, [shape[0], mask.shape[1], bag.dim])
+            pooled[column] = tf.reshape(tf.cast(mean, self.compute_dtype), [shape[0], mask.shape[1], bag.dim])
         return pooled
 
 
@@ -225,16 +229,16 @@ class ItemTower(tf.keras.Model):
     """psi(i) = e + tanh(W_t mean(w_1 .. w_N)): feature dict -> [items, dim]. An item that was not there in training has e = 0."""
 
     def __init__(self, config: MGDSPRConfig, tables: Tables):
-        super().__init__(name="item_tower")
+        super().__init__(name="item_tower", dtype=config.training.precision)
         self.text = {grain: tables.text[grain] for grain in _title_grains(config)}
         read = {"item": config.item_ids}
         self.attributes = {column: bag for column, bag in tables.attributes.items() if read.get(column, config.item_columns)}
-        self.transform = tf.keras.layers.Dense(config.dim, "tanh", use_bias=False, name="transform")
+        self.transform = tf.keras.layers.Dense(config.dim, "tanh", use_bias=False, name="transform", dtype=self.dtype_policy)
         self.sum = Sum(config)
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
         title = tf.add_n([bag(features[f"title_{grain}"]) for grain, bag in self.text.items()])
-        parts = [self.transform(title), *(bag(features[column][:, None]) for column, bag in self.attributes.items())]
+        parts = [at_least_float32(self.transform(title)), *(bag(features[column][:, None]) for column, bag in self.attributes.items())]
         return self.sum(tf.add_n(parts), title)
 
 

@@ -15,6 +15,7 @@ from tfebr.data.stage import Stage
 from tfebr.layers.embedding_bag import EmbeddingBag
 from tfebr.layers.item_encoder import ItemEncoder
 from tfebr.layers.post_fusion import FUSIONS, PostFusion
+from tfebr.layers.precision import at_least_float32, to_length
 from tfebr.layers.text_encoder import TextEncoder
 from tfebr.layers.user_encoder import UserEncoder
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS
@@ -128,37 +129,37 @@ class QueryTower(tf.keras.Model):
     """t = TextEnc(query), h = UserEnc(profile, history) and their post-fusion: feature dict -> [batch, 1, dim or 2 dim]."""
 
     def __init__(self, config: MMSEConfig, tables: Tables, ids: EmbeddingBag):
-        super().__init__(name="query_tower")
+        super().__init__(name="query_tower", dtype=config.training.precision)
         self.normalize = config.normalize
         words, length = config.features.grains[0], config.features.query_lengths[0]
         read = config.depth, config.heads, config.query_hidden, config.gated
-        self.text = TextEncoder(tables.query, words, length, *read, name="text")
+        self.text = TextEncoder(tables.query, words, length, *read, name="text", dtype=self.dtype_policy)
         events = {"items": ids} | tables.item if config.use_history and config.features.history_items else {}
         profile = tables.user if config.use_user else {}
-        self.user = UserEncoder(events, profile, config.dim, name="user") if events or profile else None
+        self.user = UserEncoder(events, profile, config.dim, name="user", dtype=self.dtype_policy) if events or profile else None
         if self.user is not None:
-            self.fusion = PostFusion(config.fusion, config.normalize, name="fusion")
+            self.fusion = PostFusion(config.fusion, config.normalize, name="fusion", dtype=self.dtype_policy)
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
         query = self.text({grain: features[f"query_{grain}"] for grain in self.text.text.sizes})
         if self.user is not None:
             vector = self.fusion((query, self.user(features | {"query": query})))
         else:
-            vector = tf.math.l2_normalize(query, axis=-1) if self.normalize else query
-        return vector[:, None]
+            vector = to_length(query) if self.normalize else query
+        return at_least_float32(vector)[:, None]
 
 
 class ItemTower(tf.keras.Model):
     """Title, categories and the item's own vector: feature dict -> [items, dim], or [items, 2 dim] with a `personal` half."""
 
     def __init__(self, config: MMSEConfig, tables: Tables, ids: EmbeddingBag, personal: bool):
-        super().__init__(name="item_tower")
+        super().__init__(name="item_tower", dtype=config.training.precision)
         columns = ({"item": ids} if config.item_ids else {}) | tables.item
         rest = config.dim, config.gated, config.normalize
-        self.encoder = ItemEncoder(tables.title, columns, config.item_hidden, *rest, name="encoder")
+        self.encoder = ItemEncoder(tables.title, columns, config.item_hidden, *rest, name="encoder", dtype=self.dtype_policy)
         self.personal = None
         if personal:
-            self.personal = ItemEncoder(tables.title, columns, config.item_hidden, *rest, name="personal")
+            self.personal = ItemEncoder(tables.title, columns, config.item_hidden, *rest, name="personal", dtype=self.dtype_policy)
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
         vectors = self.encoder(features)
@@ -198,7 +199,7 @@ class MMSE(SmoothedModel):
 
     def _new_towers(self, featurizer: Featurizer) -> tuple[QueryTower, ItemTower]:
         tables = Tables.create(featurizer, self.config.dim, self.config.column_dim, share_text=True)
-        ids = EmbeddingBag(self.items + 1, self.config.column_dim, name="item_id")
+        ids = EmbeddingBag(self.items + 1, self.config.column_dim, name="item_id", dtype="float32")
         query_tower = QueryTower(self.config, tables, ids)
         # Without users, the query has no second half.
         personal = self.config.fusion == "score" and query_tower.user is not None

@@ -1,6 +1,7 @@
 """What all models share: two towers, the item table they gather from, and embedding in bulk."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfebr.checks import conform, require
+from tfebr.checks import check_choice, conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
@@ -16,6 +17,8 @@ from tfebr.data.names import column_key
 from tfebr.data.vocabulary import Vocabulary
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
 from tfebr.models.seeds import drawn_from
+
+PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,9 @@ class TrainingConfig:
         clip_norm: gradients are scaled down to this global L2 norm when theirs is larger; None leaves them as they are.
         seed: of everything random.
         supervision_share: share of a batch drawn from labelled pairs, where a judged set is given beside the log.
+        precision: what the towers compute in, in training and in the servable: "float32", or "mixed_bfloat16", which a GPU or a
+            processor with bfloat16 units runs faster. Weights, embedding tables, the vectors that leave the towers, losses and the index
+            are float32 either way. By default Keras's global dtype policy, which is float32 unless the program has set another.
     """
 
     batch_size: int = 256
@@ -40,6 +46,7 @@ class TrainingConfig:
     clip_norm: float | None = None
     seed: int = 0
     supervision_share: float = 0.1
+    precision: str = dataclasses.field(default_factory=lambda: tf.keras.mixed_precision.global_policy().name)
 
     def __post_init__(self):
         conform(self)
@@ -50,11 +57,13 @@ class TrainingConfig:
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
         require(0 <= self.seed < 2**32, "seed", "in [0, 2^32)", self.seed)
         require(0 < self.supervision_share < 1, "supervision_share", "between 0 and 1", self.supervision_share)
+        # float16 has not the range of the gradients, and the scaling of losses that helps would skip steps.
+        check_choice("precision", self.precision, PRECISIONS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """The embedding tables of one model: query text, title text, item columns and user columns, these by their keys."""
+    """The embedding tables of one model: query text, title text, item columns and user columns, these by their keys; float32 throughout."""
 
     query: TextBag
     title: TextBag
@@ -64,10 +73,11 @@ class Tables:
     @classmethod
     def create(cls, featurizer: Featurizer, text_dim: int, column_dim: int, share_text: bool) -> "Tables":
         sizes = {grain: vocabulary.size for grain, vocabulary in featurizer.grains.items()}
-        title = TextBag(sizes, text_dim, name="text" if share_text else "title_text")
-        query = title if share_text else TextBag(sizes, text_dim, name="query_text")
-        item = {k: EmbeddingBag(size, column_dim, name=f"item_{k}") for k, size in column_sizes(featurizer.item_columns).items()}
-        user = {k: EmbeddingBag(size, column_dim, name=f"user_{k}") for k, size in column_sizes(featurizer.user_columns).items()}
+        title = TextBag(sizes, text_dim, name="text" if share_text else "title_text", dtype="float32")
+        query = title if share_text else TextBag(sizes, text_dim, name="query_text", dtype="float32")
+        table = functools.partial(EmbeddingBag, dtype="float32")
+        item = {k: table(size, column_dim, name=f"item_{k}") for k, size in column_sizes(featurizer.item_columns).items()}
+        user = {k: table(size, column_dim, name=f"user_{k}") for k, size in column_sizes(featurizer.user_columns).items()}
         return cls(query, title, item, user)
 
 
@@ -84,8 +94,9 @@ def join_history(batch: Batch, columns: dict[str, tf.Tensor]) -> Batch:
 class RetrievalModel(tfrs.Model):
     """A query tower and an item tower over one item table.
 
-    A subclass names its `Config`, sets `query_tower` (feature dict -> [batch, heads, dim]) and `item_tower` (feature dict -> [items, dim]),
-    and defines `compute_loss`. It gets item rows from batches and gathers everything else from the table.
+    A subclass names its `Config`, sets `query_tower` (feature dict -> float32 [batch, heads, dim]) and `item_tower` (feature dict ->
+    float32 [items, dim]), whose layers compute in the config's `training.precision`, and defines `compute_loss`. It gets item rows from
+    batches and gathers everything else from the table.
 
     Args:
         featurizer: the featurizer that made the table.

@@ -20,7 +20,7 @@ class TwoTowerConfig:
         dim: width of embeddings, and so of query and item vectors.
         share_text: query and title tokens share their tables.
         features: what is read; the user and the history are not.
-        training: how it is trained; the tutorial's learning rate.
+        training: how it is trained; the tutorial's learning rate. Towers of tables alone compute in float32 whatever its precision.
     """
 
     dim: int = 64
@@ -37,7 +37,7 @@ class QueryTower(tf.keras.Model):
     """Mean token embedding: feature dict -> [batch, 1, dim]."""
 
     def __init__(self, tables: Tables):
-        super().__init__(name="query_tower")
+        super().__init__(name="query_tower", dtype="float32")
         self.text = tables.query
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
@@ -48,7 +48,7 @@ class ItemTower(tf.keras.Model):
     """The same of the title, plus the embeddings of the categories: feature dict -> [items, dim]."""
 
     def __init__(self, tables: Tables):
-        super().__init__(name="item_tower")
+        super().__init__(name="item_tower", dtype="float32")
         self.text, self.item = tables.title, tables.item
 
     def call(self, features: Batch, training: bool = False) -> tf.Tensor:
@@ -69,6 +69,8 @@ class TwoTower(RetrievalModel):
         # TFRS sums by default; the mean keeps the learning rate independent of the batch size.
         loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
         self.task = tfrs.tasks.Retrieval(loss=loss, remove_accidental_hits=True)
+        # TFRS hands no `dtype` on to Keras, which under a global policy of mixed precision would round the queries, and them alone.
+        self.task._set_dtype_policy("float32")
         self.build_towers(config.training.seed)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
