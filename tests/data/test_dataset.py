@@ -520,3 +520,36 @@ def test_a_person_who_trains_is_told_what_was_normalised(tmp_path, tiny_shop, ca
     said = capsys.readouterr().err
     assert said.count("note: catalogue: column `price`: 1 items have no number there") == 1
     assert said.count("`__index_level_0__`: holds row numbers") == 1
+
+
+def test_what_pandas_writes(tmp_path, plain):
+    """The index of chosen rows is a column of the file, missing values make floats of whole numbers, and text is large_string."""
+    pandas = pytest.importorskip("pandas")
+    times = pandas.to_datetime(LOG["time"], unit="s", utc=True)
+    frames = {
+        "catalogue.parquet": pandas.DataFrame(ITEMS | {"item_id": [1, 2, 3], "brand": pandas.Categorical(ITEMS["brand"])}),
+        "log/part-0.parquet": pandas.DataFrame(LOG | {"time": times, "user_id": [7.0, None]}),
+        "users.parquet": pandas.DataFrame(USERS | {"user_id": [7, 8], "age": [34.0, None]}),
+        "judgments/queries.parquet": pandas.DataFrame(QUERIES),
+        "judgments/qrels.parquet": pandas.DataFrame(QRELS | {"relevance": pandas.array([1, 2], "Int64")}),
+    }
+    for name, frame in frames.items():
+        (tmp_path / "other" / name).parent.mkdir(parents=True, exist_ok=True)
+        frame.set_axis([4, 2, 9][: len(frame)]).to_parquet(tmp_path / "other" / name)
+        assert "__index_level_0__" in pq.read_schema(tmp_path / "other" / name).names
+    same(DataFolder(tmp_path / "other"), plain)
+
+
+def test_what_polars_writes(tmp_path, plain):
+    polars = pytest.importorskip("polars")
+    kinds = {"catalogue.parquet": ("brand", polars.Categorical), "users.parquet": ("age", polars.Enum(["34", ""]))}
+    for name, table in FILES.items():
+        frame = polars.DataFrame(table)
+        if name in kinds:
+            column, kind = kinds[name]
+            frame = frame.with_columns(polars.col(column).cast(kind))
+        if name.startswith("log"):
+            frame = frame.with_columns(polars.from_epoch("time").alias("time"))
+        (tmp_path / "other" / name).parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(tmp_path / "other" / name)
+    same(DataFolder(tmp_path / "other"), plain)
