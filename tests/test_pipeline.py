@@ -220,6 +220,17 @@ def test_a_judged_set_takes_the_same_path(judged_run, judged_data):
     assert len(train) > len(reports["dpsr"])
 
 
+def test_the_name_of_a_split_is_no_path(judged_run, judged_data, tmp_path):
+    run, split = own_copy(judged_run, tmp_path / "run"), "../../../../out"
+    judgments, folder = judged_data.judgments(), tmp_path / "data"
+    judged_data.catalogue().write(folder / "catalogue.parquet")
+    splits = pa.array([{"test": split}.get(name, name) for name in judgments.queries["split"].to_pylist()])
+    dataclasses.replace(judgments, queries=judgments.queries.set_column(2, "split", splits)).write(folder / "judgments")
+    evaluation = pipeline.Evaluation.of(DataFolder(folder), None, split)
+    assert len(pipeline.rank_model(run, evaluation)) == len(evaluation.queries)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "data"}
+
+
 def test_labelled_pairs_join_the_log(tiny_shop, judged_data, tiny_config, tmp_path):
     config = tiny_config | {"explicit_negatives": 2, "training": {"epochs": 1, "batch_size": 64, "supervision_share": 0.5}}
     run = pipeline.train(tiny_shop.path, tmp_path / "run", "dpsr", config, supervision=judged_data.path, quiet=True)

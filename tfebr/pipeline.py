@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def _refuse_repeated(run: RunFolder, ids: list[str], found: dict[str, np.ndarray
 def _evaluation_shards(run: RunFolder, evaluation: Evaluation) -> Shards:
     if isinstance(evaluation.requests, HeldOut):
         return run.shards("test")
-    folder = run.path / "examples" / f"judged-{evaluation.split}"
+    folder = run.path / "examples" / _file_name(f"judged-{evaluation.split}")
     made_from, content = folder / "content.json", dict(evaluation.requests.content())
     if not made_from.exists() or read_json(made_from) != content:
         requests = requests_of(evaluation.requests)
@@ -237,7 +238,9 @@ def evaluate(
         before = read_json(metrics) if metrics.exists() else {}
         write_json(metrics, before | {split: {folder.model_name: reports[name].to_json(), "bm25": bm25_report.to_json()}})
         for system, found in ((folder.model_name, ranking), ("bm25", bm25)):
-            write_run(folder.path / "runs" / f"{system}-{split}.run", evaluation.request_ids, found, item_ids, f"tfebr-{system}")
+            write_run(
+                folder.path / "runs" / _file_name(f"{system}-{split}.run"), evaluation.request_ids, found, item_ids, f"tfebr-{system}"
+            )
     return reports | {"bm25": bm25_report}
 
 
@@ -251,3 +254,8 @@ def _names(runs: list[RunFolder]) -> list[str]:
     ends = [[Path(*path[-length:]).as_posix() for length in range(1, len(path) + 1)] for path in paths]
     taken = collections.Counter(["bm25", *itertools.chain(*ends)])
     return [next(end for end in of_path if taken[end] == 1) for of_path in ends]
+
+
+def _file_name(name: str) -> str:
+    """A name that the data gave, as one of a file in the folder where it is written."""
+    return urllib.parse.quote(name, safe=" ")

@@ -53,6 +53,10 @@ def test_another_catalogue_keeps_the_roles():
     found = ColumnRoles.of(TABLE, {"text": ["description"], "ignored": ["url"]})
     other = Catalogue(TABLE.drop(["marke", "description"]).append_column("colour", pa.array(["red"]))).table
     assert found.over(other) == ColumnRoles(text=("title",), category=("colour",), number=("price",), ignored=("url",))
+    worded = Catalogue(
+        TABLE.drop(["price", "marke"]).append_column("price", pa.array(["2 EUR"])).append_column("marke", pa.array([7.0]))
+    ).table
+    assert found.over(worded) == ColumnRoles(text=("title", "description"), category=("price",), number=("marke",), ignored=("url",))
 
 
 @pytest.mark.parametrize(
