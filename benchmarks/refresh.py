@@ -15,6 +15,7 @@ from benchmarks.measure import shop, spread
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
 from tfebr.evaluation.requests import split_time
+from tfebr.literal_paths import literal
 from tfebr.models.dpsr import DPSRConfig
 from tfebr.models.encoders import RawItemEncoder
 from tfebr.models.run_folder import RunFolder, prepare_run
@@ -31,7 +32,9 @@ def run(quick: bool) -> dict[str, Any]:
         data = shop(Path(scratch, "shop"), seed=1, quick=True)
         run = prepare_run(Path(scratch, "run"), "dpsr", DPSRConfig(), data, split_time(data.log(), 0.1), quiet=True)
         model = run.new_model()
-        tf.train.CheckpointManager(tf.train.Checkpoint(model=model), str(run.checkpoints), 1).save()
+        run.checkpoints.mkdir()
+        with literal(run.checkpoints) as folder:
+            tf.train.CheckpointManager(tf.train.Checkpoint(model=model), folder, 1).save()
         encoder = RawItemEncoder(model, run.featurizer, ItemIds(data.catalogue().item_ids))
         today = many_items(data.catalogue(), items, random)
         tomorrow = next_day(today, random)

@@ -191,7 +191,7 @@ def _show_data(out: Path) -> None:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in about.items() if isinstance(value, int))
     console.print(f"{out}: {counts}", highlight=False, markup=False)
     for note in about.get("notes", []):
-        console.print(f"  {note}", highlight=False)
+        console.print(f"  {note}", highlight=False, markup=False)
 
 
 def _put(values: dict[str, Any], setting: str) -> None:

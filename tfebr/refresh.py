@@ -70,7 +70,7 @@ def run_identity(run: RunFolder) -> bytes:
 
     The index file of a checkpoint holds a checksum of every tensor, so that the weights themselves need not be read.
     """
-    latest = tf.train.latest_checkpoint(str(run.checkpoints))
+    latest = run.latest_checkpoint()
     if latest is None:
         raise ArtifactError(f"{run.path}: holds no checkpoint. Run `tfebr train` again: it goes on where it stopped.")
     about = read_json(run.path / "config.json")

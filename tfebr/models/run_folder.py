@@ -29,6 +29,7 @@ from tfebr.data.roles import ColumnRoles
 from tfebr.data.stage import Stage
 from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.files import read_json, write_json
+from tfebr.literal_paths import literal
 from tfebr.models.claim import CONFIG, check_text, claimed
 from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
@@ -147,13 +148,22 @@ class RunFolder:
             raise ArtifactError(f"{self.path}: holds no checkpoint. Run `tfebr train` again: it goes on where it stopped.")
         return model
 
+    def latest_checkpoint(self) -> Path | None:
+        """The latest checkpoint, what its files' names begin with; None where there is none."""
+        if not self.checkpoints.is_dir():
+            return None
+        with literal(self.checkpoints) as folder:
+            found = tf.train.latest_checkpoint(folder)
+        return None if found is None else self.checkpoints / Path(found).name
+
     def restore(self, checkpoint: tf.train.Checkpoint) -> bool:
         """Reads the latest checkpoint, or returns False when there is none; raises ArtifactError naming a damaged one."""
-        latest = tf.train.latest_checkpoint(str(self.checkpoints))
+        latest = self.latest_checkpoint()
         if latest is None:
             return False
         try:
-            checkpoint.restore(latest).expect_partial().assert_existing_objects_matched()
+            with literal(self.checkpoints) as folder:
+                checkpoint.restore(os.path.join(folder, latest.name)).expect_partial().assert_existing_objects_matched()
         except (tf.errors.OpError, RuntimeError, IndexError, ValueError, AssertionError) as error:
             problem = str(error).strip().split("\n")[0]
             raise ArtifactError(

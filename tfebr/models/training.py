@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfebr.data.batches import steps_of, training_batches
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import DataError, TfebrError
+from tfebr.literal_paths import literal
 from tfebr.models.devices import describe_devices
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
@@ -26,12 +27,20 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
         ArtifactError: the latest checkpoint is damaged.
         DataError: a shard cannot be read.
     """
-    settings, shards, supervision = run.config.training, run.shards("train"), run.supervision()
     model = run.new_model()
     model.optimizer.build(model.trainable_variables)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
-    run.restore(checkpoint)
+    run.checkpoints.mkdir(exist_ok=True)
+    # The manager deletes old checkpoints by matching their names.
+    with literal(run.checkpoints) as folder:
+        manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+        run.restore(checkpoint)
+        _train(run, model, manager, quiet, checkpoint_seconds)
+    return model
+
+
+def _train(run: RunFolder, model: RetrievalModel, manager: tf.train.CheckpointManager, quiet: bool, checkpoint_seconds: float) -> None:
+    settings, shards, supervision = run.config.training, run.shards("train"), run.supervision()
     train_step = tf.function(model.train_step, reduce_retracing=True)
     steps = steps_of(shards, settings.batch_size)
     done, total = int(model.optimizer.iterations), steps * settings.epochs
@@ -60,7 +69,6 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
             raise DataError(f"{shards.folder}: a shard is damaged: {error.message}. Remove the folder and run again.") from error
         if done != total:
             raise DataError(f"{shards.folder}: gave {done} batches where {total} were expected. Remove the folder and run again.")
-    return model
 
 
 def _save(manager: tf.train.CheckpointManager, run: RunFolder) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfebr.errors import ArtifactError, RequestError, TfebrError
 from tfebr.files import read_json
+from tfebr.literal_paths import literal
 from tfebr.servable.columns import SAME_ROWS
 from tfebr.servable.manifest import FOLDER, read_manifest, register_ops, verify_files
 from tfebr.servable.messages import first_line
@@ -29,7 +30,8 @@ def load(folder: str | os.PathLike) -> Any:
     """Loads a version folder as `tf.saved_model.load` does, with every operation it needs; raises ArtifactError when it is not one."""
     register_ops(folder)
     try:
-        return tf.saved_model.load(str(folder))
+        with literal(folder) as path:
+            return tf.saved_model.load(path)
     except (tf.errors.OpError, OSError, ValueError) as error:
         raise ArtifactError(f"{folder}: TensorFlow cannot load it: {first_line(error)}. Copy the folder again or export anew.") from error
 

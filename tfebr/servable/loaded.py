@@ -20,6 +20,7 @@ from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_mode
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfebr.errors import ArtifactError, RequestError
+from tfebr.literal_paths import literal
 from tfebr.servable import shard_set
 from tfebr.servable.manifest import FAULTS, FOLDER, MANIFEST, file_state, read_manifest
 from tfebr.servable.messages import first_line
@@ -158,8 +159,8 @@ def _load(folder: Path) -> tf.compat.v1.Session:
     try:
         # It advises to load without a session.
         logger.setLevel(logging.ERROR)
-        with graph.as_default():
-            tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+        with graph.as_default(), literal(folder) as path:
+            tf.compat.v1.saved_model.load(session, ["serve"], path)
     # A damaged SavedModel shows as nearly anything: ValueError, KeyError, AttributeError, DataLossError, NotFoundError.
     except Exception as error:
         session.close()

@@ -18,6 +18,7 @@ from tfebr.errors import ArtifactError, ConfigError
 from tfebr.files import TakenError, atomic_folder, remove_abandoned, write_json
 from tfebr.index.recall import IndexReport
 from tfebr.index.report import draw_report
+from tfebr.literal_paths import literal
 from tfebr.native_logs import is_noise
 from tfebr.servable import check, kit, manifest, warm_up
 from tfebr.servable.messages import first_line
@@ -105,9 +106,9 @@ def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, 
     absl = logging.getLogger("absl")
     level = absl.level
     try:
-        with tensorflow_disk_errors(target):
-            tf.saved_model.save(servable, str(folder), signatures=functions, options=options)
-            slim(folder)
+        with tensorflow_disk_errors(target), literal(folder) as path:
+            tf.saved_model.save(servable, path, signatures=functions, options=options)
+            slim(Path(path))
     finally:
         # TensorFlow sets it while it looks at attributes, and does not put back what was there.
         absl.setLevel(level)
