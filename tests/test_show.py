@@ -20,18 +20,19 @@ def test_results_show_title_category_and_number_as_they_are():
         pa.table(
             {
                 "item_id": ["[a]", "b"],
-                "preis": [2.5, 3.0],
+                "preis": [2.5, None],
                 "title": ["lamp [/red]", "desk"],
                 "marke [x]": ["[bold]Acme", ""],
                 "farbe": ["red", "blue"],
             }
         )
     )
-    title, *rest = shown(results_table("lamp [b]", ["[a]", "gone"], [0.5, 0.25], catalogue))
+    title, *rest = shown(results_table("lamp [b]", ["[a]", "b", "gone"], [0.5, 0.4, 0.25], catalogue))
     text = "\n".join(rest)
     assert title.strip() == "lamp [b]"
     assert all(part in text for part in ("marke [x]", "preis", "[a]", "lamp [/red]", "[bold]Acme", "2.50", "gone"))
     assert "farbe" not in text
+    assert "nan" not in text
 
 
 def test_results_without_a_catalogue_are_ids():
