@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness import run_loss_test
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_checks import check_against_finite_differences, check_finite, scores_and_labels, value_and_gradients
 
@@ -62,6 +62,7 @@ def test_equals_plain_loops(reduction, drawn, lowest, temperature, weighted):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@settings(max_examples=20)
 @given(scores_and_labels(-1, 1))
 def test_two_levels_are_the_softmax_loss_in_value_and_gradient(drawn):
     scores, levels = drawn
@@ -80,6 +81,7 @@ def test_one_positive_a_row_is_sampled_softmax():
     np.testing.assert_allclose(found[1][0], expected[1][0], rtol=1e-4, atol=1e-6)
 
 
+@settings(max_examples=20)
 @given(scores_and_labels(-1, 3), st.sampled_from([50.0, np.inf, -np.inf]))
 def test_a_masked_candidate_counts_for_nothing(drawn, extreme):
     scores, levels = drawn
@@ -87,11 +89,12 @@ def test_a_masked_candidate_counts_for_nothing(drawn, extreme):
     value, (gradient,) = value_and_gradients(lambda s: loss(s, levels), scores)
     hidden = np.where(levels < 0, np.float32(extreme), scores)
     hidden_value, (hidden_gradient,) = value_and_gradients(lambda s: loss(s, levels), hidden)
-    assert hidden_value == value
-    np.testing.assert_array_equal(hidden_gradient, gradient)
+    np.testing.assert_allclose(hidden_value, value, rtol=1e-6)
+    np.testing.assert_allclose(hidden_gradient, gradient, rtol=1e-6, atol=1e-7)
     assert not gradient[levels < 0].any()
 
 
+@settings(max_examples=20)
 @given(scores_and_labels(-1, 3))
 def test_finite_for_every_mask_in_float32_and_bfloat16(drawn):
     scores, levels = drawn
@@ -142,6 +145,7 @@ def test_smoothing_is_that_of_each_positive_with_what_is_below_it(smoothing):
     assert abs(float(found) - float(graded_infonce(tf.constant(SCORES), LEVELS, 4, 0.5))) > 1e-3
 
 
+@settings(max_examples=20)
 @given(scores_and_labels(-1, 3))
 def test_no_smoothing_is_the_plain_loss_in_value_and_gradient(drawn):
     scores, levels = drawn

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness import run_loss_test
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from loss_checks import SCORES, check_against_finite_differences, check_finite, value_and_gradients
@@ -89,6 +89,7 @@ def test_targets_are_distributions_over_what_is_unmasked(smoothing, teacher):
     assert not targets[masked].any()
 
 
+@settings(max_examples=20)
 @given(
     hnp.arrays(np.float32, (2, 4), elements=SCORES), hnp.arrays(bool, (2, 4)), st.integers(0, 3), st.sampled_from([np.inf, -np.inf, 1e30])
 )
@@ -108,6 +109,7 @@ def test_a_masked_candidate_has_probability_and_gradient_0(scores, mask, column,
         np.testing.assert_allclose(value, tf.reduce_mean(without), rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=20)
 @given(hnp.arrays(np.float32, (3, 5), elements=SCORES), hnp.arrays(bool, (3, 5)), st.sampled_from([0.2, 1.0, 3.0]))
 def test_epsilon_0_is_the_plain_loss_in_value_and_gradient(scores, mask, temperature):
     positive = np.array([0, 2, 4])
@@ -137,6 +139,7 @@ def test_gradients_are_slopes(smoothing):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+@settings(max_examples=20)
 @given(hnp.arrays(np.float32, (3, 5), elements=SCORES), hnp.arrays(bool, (3, 5)))
 def test_finite_for_every_mask_in_float32_and_bfloat16(scores, mask):
     positive = np.array([0, 2, 4])
