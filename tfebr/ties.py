@@ -6,18 +6,21 @@ import numpy as np
 TIE_TOLERANCE = 1e-6
 
 
+def tie_width(scores: np.ndarray) -> np.ndarray:
+    """[..., results] finite scores -> [..., 1]: how far two of them may lie apart and still be equal."""
+    return TIE_TOLERANCE * np.abs(scores).max(axis=-1, keepdims=True, initial=0.0)
+
+
 def order_of_results(scores: np.ndarray) -> np.ndarray:
     """Places of the scores, best first; where neighbours differ by no more than the tolerance, in the order in which they came.
 
     Args:
-        scores: [results], finite.
+        scores: [..., results], finite.
 
     Returns:
-        [results] integers.
+        [..., results] integers.
     """
-    best_first = np.argsort(-scores, kind="stable")
-    if not len(scores):
-        return best_first
-    gaps = -np.diff(scores[best_first], prepend=scores[best_first[0]])
-    group = np.cumsum(gaps > TIE_TOLERANCE * np.abs(scores).max())
-    return best_first[np.lexsort((best_first, group))]
+    best_first = np.argsort(-scores, axis=-1, kind="stable")
+    ordered = np.take_along_axis(scores, best_first, axis=-1)
+    apart = -np.diff(ordered, axis=-1, prepend=ordered[..., :1]) > tie_width(scores)
+    return np.take_along_axis(best_first, np.lexsort((best_first, np.cumsum(apart, axis=-1))), axis=-1)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,7 +157,7 @@ def test_a_given_recipe_is_the_reason():
 def test_memory_is_that_of_variables_and_files():
     assert memory_mb(ExactIndex(ITEMS)) == ITEMS.nbytes / 2**20
     hashed = ScannIndex(ITEMS, Recipe("hash"))
-    files = sum(file.stat().st_size for file in Path(hashed._codes._folder.name).iterdir())
+    files = sum(file.stat().st_size for file in hashed._codes._folder.iterdir())
     assert files > 0
     assert memory_mb(hashed) == (ITEMS.nbytes + files) / 2**20
 

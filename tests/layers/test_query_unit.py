@@ -88,8 +88,8 @@ def test_no_past_queries_are_a_zero_row_however_they_are_given():
     unit = make()
     empty = unit(*INPUTS[:3], np.zeros_like(INPUTS[3]))
     assert not empty[:, 4].numpy().any()
-    np.testing.assert_array_equal(unit(*INPUTS[:3], np.zeros((4, 0, 3), np.int32)), empty)
-    np.testing.assert_array_equal(unit(*INPUTS[:3], np.zeros((4, 3, 0), np.int32)), empty)
+    for none in ((4, 0, 3), (4, 3, 0)):
+        np.testing.assert_allclose(unit(*INPUTS[:3], np.zeros(none, np.int32)), empty, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=15)

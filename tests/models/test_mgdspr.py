@@ -178,8 +178,8 @@ def test_a_history_longer_than_its_windows_keeps_the_newest(run, batch):
 
 def test_dropout_is_for_training_alone(run, batch):
     model = build(run)
-    assert np.array_equal(model.embed_queries(batch), model.embed_queries(batch))
-    assert not np.array_equal(model.embed_queries(batch, training=True), model.embed_queries(batch))
+    assert np.allclose(model.embed_queries(batch), model.embed_queries(batch), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(model.embed_queries(batch, training=True), model.embed_queries(batch), rtol=1e-3, atol=1e-3)
 
 
 def test_an_item_without_an_id_is_its_title_and_categories(run):
@@ -228,7 +228,7 @@ def test_a_click_counts_by_the_confidence_in_it(run, batch):
     assert float(debiased.compute_loss(believed[2.0])) == pytest.approx(2 * float(plain.compute_loss(batch)), rel=1e-5)
     varied = batch | {"positive_confidence": confidence}
     assert float(debiased.compute_loss(varied)) != pytest.approx(float(tf.reduce_mean(confidence) * plain.compute_loss(batch)), rel=1e-4)
-    assert float(plain.compute_loss(varied)) == float(plain.compute_loss(batch))
+    assert float(plain.compute_loss(varied)) == pytest.approx(float(plain.compute_loss(batch)), rel=1e-6)
 
 
 def test_logq_learns_frequencies_from_the_stream(run, batch):

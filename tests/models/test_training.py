@@ -69,7 +69,7 @@ def test_one_seed_gives_one_result(tiny_shop, whole, tmp_path):
     again = pipeline.train(tiny_shop.path, tmp_path / "again", "dpsr", CONFIG, quiet=True)
     np.testing.assert_allclose(again.trained_model().corpus_embeddings(), whole.trained_model().corpus_embeddings(), atol=1e-5)
     first, second = metrics(whole), metrics(again)
-    assert first == second
+    assert second == pytest.approx(first, abs=1e-3)
     assert first["clicked_recall@100"] > 0.3
 
 
@@ -176,7 +176,7 @@ def test_a_finished_run_is_left_as_it_is(whole, tmp_path):
     run = copy_of(whole, tmp_path / "finished")
     before = {p.name: p.read_bytes() for p in run.checkpoints.iterdir()}
     model = fit(run, quiet=True)
-    np.testing.assert_array_equal(model.corpus_embeddings(), whole.trained_model().corpus_embeddings())
+    np.testing.assert_allclose(model.corpus_embeddings(), whole.trained_model().corpus_embeddings(), rtol=1e-5, atol=1e-6)
     assert {p.name: p.read_bytes() for p in run.checkpoints.iterdir()} == before
 
 

@@ -61,7 +61,8 @@ class IntentTables:
         if not (folder / "clauses.json").exists():
             raise ArtifactError(f"{folder}: no tables of query intents here. Learn them with `learn_intent`.")
         try:
-            with np.load(folder / "tables.npz") as arrays:
+            # Opened here: NumPy leaves a file open that it finds damaged.
+            with open(folder / "tables.npz", "rb") as file, np.load(file) as arrays:
                 return cls(**arrays, **read_json(folder / "clauses.json"))
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{folder}: the tables of query intents are damaged: {error}. Learn them again.") from error

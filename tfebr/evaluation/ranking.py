@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from tfebr.errors import ConfigError, DataError
+from tfebr.ties import tie_width
 
 _ROW_MASK = np.int64(0xFFFFFFFF)
 _NO_ITEM = np.iinfo(np.int64).min
@@ -63,8 +64,8 @@ class Ranking:
 def rank_exact(query_embeddings: np.ndarray | Iterable[np.ndarray], item_embeddings: np.ndarray, k: int, block: int = 4096) -> Ranking:
     """Full-corpus exact search by inner product, in memory bounded by `block`.
 
-    An item's score is its best over the query's heads, `max_h <q_h, item>`; every item is ranked at most once. Equal scores rank the
-    lower item row first.
+    An item's score is its best over the query's heads, `max_h <q_h, item>`; every item is ranked at most once. Scores that are
+    equal up to `tfebr.ties.TIE_TOLERANCE` rank the lower item row first; a tie may be cut at depth k.
 
     Args:
         query_embeddings: `[n, heads, dim]`, or an iterable of such blocks in request order.
@@ -84,7 +85,15 @@ def rank_exact(query_embeddings: np.ndarray | Iterable[np.ndarray], item_embeddi
     for start in range(0, len(item_embeddings), block):
         _check_finite(item_embeddings[start : start + block], "item_embeddings", start)
     found = [_best_keys(q, item_embeddings, k, block) for q in _query_blocks(query_embeddings, item_embeddings.shape[1])]
-    return Ranking.from_keys(np.concatenate([np.empty((0, k), np.int64), *found]), k)
+    return _ties_in_order(Ranking.from_keys(np.concatenate([np.empty((0, k), np.int64), *found]), k))
+
+
+def _ties_in_order(ranking: Ranking) -> Ranking:
+    """A product's last bits depend on the block that an item is in and on the processor."""
+    rows, scores = ranking.item_rows, ranking.scores
+    apart = (-np.diff(scores, axis=1, prepend=scores[:, :1]) > tie_width(scores)) | (rows < 0)
+    order = np.lexsort((rows, np.cumsum(apart, axis=1)))
+    return Ranking(np.take_along_axis(rows, order, axis=1), scores)
 
 
 def ordering_keys(scores: np.ndarray, item_rows: np.ndarray) -> np.ndarray:

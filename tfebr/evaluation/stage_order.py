@@ -8,6 +8,7 @@ import numpy as np
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
 from tfebr.evaluation.report import Report
+from tfebr.ties import tie_width
 
 METRICS = ("order_over_click", "click_over_unclicked", "all_pairs", "shown_mrr")
 # Bounds the blocks of pairs of shown items and of gathered item embeddings, whatever the size of a batch.
@@ -74,9 +75,9 @@ def order_metrics(scores: np.ndarray, items: np.ndarray, stages: np.ndarray) -> 
 
     Three are shares of pairs (a, b) of the request's items whose higher stage scores higher, `P(score(a) > score(b))`, a tie counting one
     half: `order_over_click` (a ordered, b clicked or carted), `click_over_unclicked` (a clicked or later, b unclicked) and `all_pairs`
-    (a at any later stage than b). `shown_mrr` is one over the rank of the first clicked item when the shown items are sorted by score; of
-    tied items every order is equally likely, and the expected value is taken. So constant scores have one half, and the mrr of a random
-    order: neither ties nor their place in the list give an advantage.
+    (a at any later stage than b). Scores that are equal up to `tfebr.ties.TIE_TOLERANCE` are tied. `shown_mrr` is one over the rank of the
+    first clicked item when the shown items are sorted by score; of tied items every order is equally likely, and the expected value is
+    taken. So constant scores have one half, and the mrr of a random order: neither ties nor their place in the list give an advantage.
 
     A request counts once in the mean over requests, however many pairs its page makes: long pages with many clicks do not outweigh the
     others. An item that was shown twice counts once, with its later stage.
@@ -117,17 +118,18 @@ def _blocks(rows: int, values_of_row: int) -> list[slice]:
 
 
 def _of_block(scores: np.ndarray, items: np.ndarray, stages: np.ndarray) -> dict[str, np.ndarray]:
-    there = _once(items, stages)
+    scores, there = np.where(items > 0, scores, 0.0), _once(items, stages)
     clicked, unclicked = there & (stages >= Stage.CLICKED), there & (stages == Stage.UNCLICKED)
     ordered = there & (stages == Stage.ORDERED)
-    a, b = scores[:, :, None], scores[:, None, :]
-    credit = (a > b) + np.float32(0.5) * (a == b)
+    width = tie_width(scores)
+    difference = scores[:, :, None] - scores[:, None, :]
+    credit = (difference > width[:, None]) + np.float32(0.5) * (np.abs(difference) <= width[:, None])
     later = (stages[:, :, None] > stages[:, None, :]) & there[:, :, None] & there[:, None, :]
     return {
         "order_over_click": _share(credit, later & ordered[:, :, None] & clicked[:, None, :]),
         "click_over_unclicked": _share(credit, later & unclicked[:, None, :]),
         "all_pairs": _share(credit, later),
-        "shown_mrr": _reciprocal_rank(scores, there, clicked),
+        "shown_mrr": _reciprocal_rank(scores, there, clicked, width),
     }
 
 
@@ -146,16 +148,16 @@ def _share(credit: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(pairs), np.nan), where=count > 0)
 
 
-def _reciprocal_rank(scores: np.ndarray, there: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+def _reciprocal_rank(scores: np.ndarray, there: np.ndarray, clicked: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Expected reciprocal rank of the first clicked item when ties are broken at random; NaN without a click.
 
     With g items above the best clicked score, t at it and c of these clicked, the first clicked one is the j-th of the t with
     `P(j) = C(t - j, c - 1) / C(t, c)`, and its rank is g + j.
     """
     best = np.where(clicked, scores, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
-    above = (there & (scores > best)).sum(axis=1)
-    tied = (there & (scores == best)).sum(axis=1)
-    tied_clicks = (clicked & (scores == best)).sum(axis=1)
+    near = np.abs(scores - best) <= width
+    above = (there & (scores > best) & ~near).sum(axis=1)
+    tied, tied_clicks = (there & near).sum(axis=1), (clicked & near).sum(axis=1)
     value = np.zeros(len(scores))
     chance = np.divide(tied_clicks, tied, out=np.zeros(len(scores)), where=tied > 0)
     for j in range(1, int(tied.max(initial=0)) + 1):

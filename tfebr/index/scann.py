@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +209,8 @@ class _Codes(tf.Module):
 
     def __init__(self, parts: dict[str, tf.Tensor]):
         super().__init__(name="codes")
-        self._folder = tempfile.TemporaryDirectory(prefix="tfebr-index-")
+        self._folder = Path(tempfile.mkdtemp(prefix="tfebr-index-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._dtypes = {name: part.dtype for name, part in parts.items()}
         self._shapes = {name: part.shape for name, part in parts.items()}
         self._assets = {}
@@ -218,7 +221,7 @@ class _Codes(tf.Module):
             content = part.numpy().tobytes() if part.dtype != tf.string else part.numpy().item()
             digest.update(b"%s %d " % (name.encode(), len(content)))
             digest.update(content)
-            path = Path(self._folder.name, f"scann_{name}.bin")
+            path = self._folder / f"scann_{name}.bin"
             path.write_bytes(content)
             self._assets[name] = tf.saved_model.Asset(str(path))
         self.shared_name = f"tfebr_scann_{digest.hexdigest()[:32]}"

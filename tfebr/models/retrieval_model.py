@@ -121,6 +121,8 @@ class RetrievalModel(tfrs.Model):
         # Wrapped, so that Keras neither tracks nor checkpoints the table: it is data, and lies beside the checkpoint already.
         columns = table.tensors()
         self._columns = lambda: columns
+        graphs: dict[str, Any] = {}
+        self._graphs = lambda: graphs
 
     def build_towers(self, seed: int) -> None:
         """Creates all variables, their first values drawn from the seed, by embedding nothing."""
@@ -153,7 +155,7 @@ class RetrievalModel(tfrs.Model):
 
     def corpus_embeddings(self, block: int = 4096) -> np.ndarray:
         """Embeds every item once: float32 [items, dim], in catalogue order."""
-        embed = tf.function(self.embed_items, input_signature=[tf.TensorSpec([None], tf.int32)])
+        embed = self._graph("embed_items", input_signature=[tf.TensorSpec([None], tf.int32)])
         found: np.ndarray | None = None
         for start in range(1, self.items + 1, block):
             values = embed(tf.range(start, min(start + block, self.items + 1))).numpy()
@@ -165,7 +167,14 @@ class RetrievalModel(tfrs.Model):
 
     def query_embeddings(self, batches: tf.data.Dataset) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yields (request ids, float32 [batch, heads, dim]) for each batch."""
-        embed = tf.function(self.embed_queries, reduce_retracing=True)
+        embed = self._graph("embed_queries", reduce_retracing=True)
         for batch in batches:
             ids = [i.decode() for i in batch.pop("request_id").numpy()]
             yield ids, embed(batch).numpy()
+
+    def _graph(self, method: str, **options: Any) -> Any:
+        """`tf.function` of a method, the same in every call: tracing takes longer than embedding a small catalogue."""
+        graphs = self._graphs()
+        if method not in graphs:
+            graphs[method] = tf.function(getattr(self, method), **options)
+        return graphs[method]
