@@ -1,14 +1,21 @@
-"""Names of columns: keys that cannot clash, inputs that TensorFlow takes, and the grammar of filters."""
+"""Names of columns: keys that cannot clash, inputs that TensorFlow takes, the grammar of filters, and what is no name."""
 
 import keyword
 import re
+import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hostile_columns import NAMES as HOSTILE
+from hostile_columns import write_shop
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tfebr.data.catalogue import Catalogue
+from tfebr.data.dataset import DataFolder
 from tfebr.data.names import atom, column_key, find_input, input_names, made_up, split_atom
+from tfebr.errors import DataError
 
 NAMES = st.sampled_from(HOSTILE) | st.text(min_size=1, max_size=8) | st.text("aA_1 é", min_size=1, max_size=4) | st.text(min_size=40)
 # Names that are made up for others, and those of others that are made up for these.
@@ -83,3 +90,39 @@ def test_without_equals_there_is_no_atom():
     assert split_atom("a%3Db") is None
     assert split_atom("=x") == ("", "x")
     assert split_atom("a%b=c=%7C") == ("a%b", "c=%7C"), "a stray % stands for itself"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return write_shop(tmp_path_factory.mktemp("names") / "shop")
+
+
+def with_column(table, name):
+    return pa.Table.from_arrays([*table.columns, pa.array(["x"] * len(table))], schema=table.schema.append(pa.field(name, pa.string())))
+
+
+def test_names_of_any_kind_are_read(tmp_path):
+    table = pa.table({"item_id": ["a", "b"], "title": ["A", "B"]} | {name: [name, ""] for name in HOSTILE})
+    pq.write_table(table, tmp_path / "catalogue.parquet")
+    catalogue = Catalogue.read(tmp_path)
+    assert catalogue.categorical_columns == HOSTILE
+    assert catalogue.table.to_pylist()[0] == {"item_id": "a", "title": "A"} | {name: name for name in HOSTILE}
+
+
+@pytest.mark.parametrize("file", ["catalogue.parquet", "users.parquet", "log/part-00000.parquet"])
+def test_a_name_that_is_no_text_is_refused(shop, tmp_path, file):
+    folder = shutil.copytree(shop.path, tmp_path / "shop")
+    pq.write_table(with_column(pq.read_table(folder / file), b"size\xff"), folder / file)
+    with pytest.raises(DataError, match="the column b'x"):
+        Catalogue(with_column(pa.table({"item_id": ["a"], "title": ["A"]}), b"x\xff"))
+    with pytest.raises(DataError, match=rf"{file}: the column b'size\\xff' has a name that is not valid UTF-8. Rename it"):
+        DataFolder(folder).check(quiet=True)
+
+
+@pytest.mark.parametrize("file", ["catalogue.parquet", "users.parquet"])
+def test_a_column_without_a_name_is_refused(shop, tmp_path, file):
+    folder = shutil.copytree(shop.path, tmp_path / "shop")
+    table = with_column(pq.read_table(folder / file), "")
+    pq.write_table(table, folder / file)
+    with pytest.raises(DataError, match=rf"{file}: column {table.num_columns} of {table.num_columns} has no name. Give it one, or drop it"):
+        DataFolder(folder).check(quiet=True)

@@ -84,8 +84,15 @@ class Part:
             file = pq.ParquetFile(self.path, coerce_int96_timestamp_unit="us")
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from error
+        except UnicodeDecodeError as error:
+            raise no_name(str(self.path), error) from None
         with file:
             yield file
+
+
+def no_name(source: str, error: UnicodeDecodeError) -> DataError:
+    """The error for a column whose name is no text, which Arrow finds out only when it is asked for."""
+    return DataError(f"{source}: the column {error.object!r} has a name that is not valid UTF-8. Rename it.")
 
 
 def unreadable(path: Path, error: Exception) -> DataError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from tfebr.data.columns import by_chunk, is_number
-from tfebr.data.parquet import parts
+from tfebr.data.parquet import no_name, parts
 from tfebr.data.place import Notes, Place
 from tfebr.errors import DataError
 
@@ -28,14 +28,14 @@ class Tables:
         notes: of what is normalised.
 
     Raises:
-        DataError: a required column is missing, or one is there more than once.
+        DataError: a required column is missing, one is there more than once, or one has no name or a name that is no text.
     """
 
     def __init__(self, tables: Sequence[tuple[str, pa.Table]], required: Sequence[str], notes: Notes):
         self._notes = notes
-        self._tables = [(source, self._without_row_numbers(table)) for source, table in tables]
+        self._tables = [(source, self._without_row_numbers(source, table)) for source, table in tables]
         for source, table in self._tables:
-            _check_names(source, table.column_names, required)
+            _check_columns(source, table.column_names, required)
         begins = [0]
         for _, table in self._tables:
             begins.append(begins[-1] + table.num_rows)
@@ -94,16 +94,22 @@ class Tables:
             found += by_chunk(column, convert, Place(self._files, name, begin), kind).chunks
         return pa.chunked_array(found, kind)
 
-    def _without_row_numbers(self, table: pa.Table) -> pa.Table:
-        for name in filter(_ROW_NUMBERS.fullmatch, table.column_names):
+    def _without_row_numbers(self, source: str, table: pa.Table) -> pa.Table:
+        try:
+            names = table.column_names
+        except UnicodeDecodeError as error:
+            raise no_name(source, error) from None
+        for name in filter(_ROW_NUMBERS.fullmatch, names):
             self._notes.add(name, "holds row numbers that the program which wrote the file added; it is not read")
-        return table.select([i for i, name in enumerate(table.column_names) if not _ROW_NUMBERS.fullmatch(name)])
+        return table.select([i for i, name in enumerate(names) if not _ROW_NUMBERS.fullmatch(name)])
 
 
-def _check_names(source: str, names: list[str], required: Sequence[str]) -> None:
+def _check_columns(source: str, names: list[str], required: Sequence[str]) -> None:
     for name in required:
         if name not in names:
             raise DataError(f"{source}: column `{name}` is missing. Received columns: {', '.join(names)}.")
+    if "" in names:
+        raise DataError(f"{source}: column {names.index('') + 1} of {len(names)} has no name. Give it one, or drop it.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DataError(f"{source}: column `{repeated[0]}` is there more than once. Rename or drop one of them.")
