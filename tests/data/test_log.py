@@ -121,6 +121,15 @@ def test_bad_rows_are_refused_on_reading(tmp_path, bad, words):
         assert word in str(caught.value)
 
 
+def test_a_repeated_request_id_is_refused_on_writing_and_the_old_log_stays(tmp_path):
+    write_log(tmp_path / "log", [batch(request(0, query="kept"))])
+    batches = [batch(*(request(n) for n in range(at, at + 50))) for at in range(0, 500, 50)]
+    again = batch(request(500), request(501, request_id="r7"))
+    with pytest.raises(DataError, match=r"log: row 501, column `request_id`: 'r7' repeats row 7\. Give every request an id of its own"):
+        write_log(tmp_path / "log", [*batches, again], rows_per_file=100)
+    assert [row["query"] for b in SearchLog(tmp_path / "log").batches() for row in b.to_pylist()] == ["kept"]
+
+
 def test_times_must_be_in_order_across_batches(tmp_path):
     with pytest.raises(DataError, match=f"row 2, column `time`: {START + 3} comes after {START + 9}"):
         write_log(tmp_path / "log", [batch(request(1), request(9)), batch(), batch(request(3))])

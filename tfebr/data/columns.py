@@ -56,7 +56,7 @@ def texts(values: pa.Array, place: Place) -> pa.StringArray:
     values = plain(values, place)
     kind = values.type
     if pa.types.is_nested(kind) or pa.types.is_duration(kind):
-        raise place.refuse_whole(f"has type {kind}; it should hold strings and numbers only.")
+        raise place.refuse_whole(f"has type {kind}; it should hold strings and numbers only. Convert it or drop it.")
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _numbers_as_text(values)
     if pa.types.is_fixed_size_binary(kind):
@@ -68,7 +68,7 @@ def texts(values: pa.Array, place: Place) -> pa.StringArray:
         found = values.cast(pa.string())
         found.validate(full=True)
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        raise place.refuse_whole(f"has type {kind}; it should hold strings and numbers only.") from None
+        raise place.refuse_whole(f"has type {kind}; it should hold strings and numbers only. Convert it or drop it.") from None
     except pa.ArrowInvalid as error:
         row = first_invalid(values)
         if row is None:

@@ -9,7 +9,7 @@ from tfebr.errors import DataError
 
 
 class RequestIds:
-    """Collects the hashes of a log's request ids, in the order of the log, which may then be checked."""
+    """Collects the hashes of a log's request ids, to be checked once, at its end."""
 
     def __init__(self) -> None:
         self._hashes: list[np.ndarray] = []
@@ -19,12 +19,14 @@ class RequestIds:
         self._hashes.append(hashes(ids))
 
     def check(self, again: Iterable[tuple[str, int, pa.StringArray]]) -> None:
-        """Raises DataError when an id is there twice.
+        """Raises DataError when an id is there twice; the hashes are given up.
 
         Args:
             again: the same ids from the start, each batch with its file and its first row; only read when two hashes are equal.
         """
-        ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *self._hashes]))
+        ordered = np.concatenate([np.zeros(0, np.uint64), *self._hashes])
+        self._hashes.clear()
+        ordered.sort()
         twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         if not len(twice):
             return
