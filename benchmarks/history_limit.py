@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.measure import about_shop, shop
 from tfebr import pipeline
 from tfebr.data.dataset import DataFolder
-from tfebr.data.log import clicked_items
+from tfebr.data.log import clicked_items, split_time
 from tfebr.data.simulator import Oracle
-from tfebr.evaluation.requests import HeldOut, split_time
+from tfebr.evaluation.requests import HeldOut
 from tfebr.evaluation.significance import paired_test
 
 DEPTHS = (10, 100)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from benchmarks.measure import shop, spread
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.literal_paths import literal
 from tfebr.models.dpsr import DPSRConfig
 from tfebr.models.encoders import RawItemEncoder

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from benchmarks.measure import about_shop, shop, spread
 from tfebr.data.batches import Batch, training_batches
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.layers.windows import cut_windows
 from tfebr.models.config import from_dict
 from tfebr.models.mgdspr import MGDSPR, MGDSPRConfig

@@ -12,7 +12,7 @@ import tensorflow as tf
 from benchmarks.measure import about_shop, shop, spread
 from benchmarks.tutorial import tutorial_contestant
 from tfebr.data.batches import training_batches
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.models.config import from_dict
 from tfebr.models.run_folder import RunFolder, prepare_run
 from tfebr.models.zoo import model_class

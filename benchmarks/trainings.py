@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfebr import pipeline
+from tfebr.data.log import split_time
 from tfebr.data.simulator import SimulatorConfig, simulate
-from tfebr.evaluation.requests import split_time
 from tfebr.evaluation.significance import paired_test
 from tfebr.models.config import from_dict
 from tfebr.models.zoo import model_class

@@ -11,8 +11,8 @@ import tensorflow as tf
 from benchmarks.seeds import compared, over_seeds
 from tfebr import pipeline
 from tfebr.data.batches import evaluation_batches
+from tfebr.data.log import split_time
 from tfebr.data.readers import prepare
-from tfebr.evaluation.requests import split_time
 from tfebr.evaluation.stage_order import ShownItems, shown_order
 from tfebr.models.run_folder import RunFolder
 

@@ -11,18 +11,19 @@ import pytest
 import tfebr
 
 ROOMS = {
-    "data": "Catalogue DataFolder FeatureSpec Featurizer ItemTable Judgments SearchLog Shards Stage Vocabulary evaluation_batches "
-    "training_batches write_examples write_frames write_log",
+    "data": "Catalogue ColumnRoles DataFolder FeatureSpec Featurizer ItemTable Judgments SearchLog Shards Stage Vocabulary "
+    "evaluation_batches split_time training_batches write_examples write_frames write_log",
     "layers": "ClsFusion EmbeddingBag HeadsDense ItemEncoder LSTMStack MultiHeadEncoder PostFusion QueryUnit RealTimeEncoder "
     "SelfAttention ShortTermEncoder TextBag TextEncoder TransformerLayer UserEncoder attend long_term",
     "losses": "GradedInfoNCE LabelSmoothing SampledSoftmax adaptive_margin adaptive_softmax adaptive_temperature graded_infonce "
     "multi_grained pairwise_hinge ranking_loss retrieval_loss sampled_softmax soft_cross_entropy",
     "tasks": "Candidates MultiGrainedRetrieval PairwiseRetrieval RetrievalTask SoftmaxRetrieval StreamingFrequency mixed_negatives "
     "negative_mask random_negatives_for soft_attention_scores uniform_rows",
-    "models": "DPSR DPSRConfig MGDSPR MGDSPRConfig MMSE MMSEConfig RetrievalModel RunFolder TrainingConfig TwoTower TwoTowerConfig",
+    "models": "DPSR DPSRConfig MGDSPR MGDSPRConfig MMSE MMSEConfig Recommendations RetrievalModel RunFolder TrainingConfig TwoTower "
+    "TwoTowerConfig register",
     "index": "ExactIndex IndexReport IndexTopK ItemAttributes PortableIndex Recipe ScannIndex build index_of measure_recall recipe_for",
     "evaluation": "BM25 Comparison HeldOut Ranking Report comparison_table draw_comparison evaluate_judged evaluate_requests held_out "
-    "paired_test rank_exact read_qrels read_run split_time stage_order write_qrels write_run",
+    "paired_test rank_exact read_qrels read_run stage_order write_qrels write_run",
     "servable": "Client Result RetrievalServable Server ShardedClient Version inspect prune restore roll_back write",
 }
 PACKAGE = Path(tfebr.__file__).parent

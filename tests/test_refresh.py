@@ -19,9 +19,9 @@ from tfebr import cli, pipeline, publish
 from tfebr import refresh as embedding
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.log import split_time
 from tfebr.data.query_intent import IntentTables
 from tfebr.errors import ArtifactError, ConfigError, DataError
-from tfebr.evaluation.requests import split_time
 from tfebr.files import read_json, write_json
 from tfebr.index.attributes import filter_columns
 from tfebr.models.encoders import RawItemEncoder

@@ -86,7 +86,7 @@ def prepare(
 def train(
     data: Data,
     run: Annotated[Path, typer.Argument(help="The run folder to write, or to go on with.", metavar="RUN")],
-    model: Annotated[str, typer.Option(help="mmse, mgdspr, dpsr or two_tower.")] = "dpsr",
+    model: Annotated[str, typer.Option(help="mmse, mgdspr, dpsr, two_tower, or one of your own as FILE.py:NAME.")] = "dpsr",
     config: Annotated[Path | None, typer.Option(help="A JSON file with fields of the model's config.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One field, as `name=value`; may be repeated.")] = None,
     supervision: Annotated[Path | None, typer.Option(help="A judged data folder over the same items: labelled pairs.")] = None,

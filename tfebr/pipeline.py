@@ -20,14 +20,14 @@ from tfebr.data.dataset import DataFolder
 from tfebr.data.examples import Shards, write_examples
 from tfebr.data.judged_requests import requests_of
 from tfebr.data.judgments import Judgments
-from tfebr.data.log import clicked_items
+from tfebr.data.log import clicked_items, split_time
 from tfebr.data.simulator import Oracle
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.bm25 import BM25
 from tfebr.evaluation.judged import evaluate_judged
 from tfebr.evaluation.ranking import Ranking, rank_exact
 from tfebr.evaluation.report import Report, places_of
-from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, split_time
+from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out
 from tfebr.evaluation.runs import write_run
 from tfebr.evaluation.stage_order import ShownItems, stage_order
 from tfebr.files import read_json, write_json
@@ -36,7 +36,7 @@ from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder, input_content, prepare_run
 from tfebr.models.training import fit
-from tfebr.models.zoo import model_class
+from tfebr.models.zoo import model_class, name_of
 from tfebr.progress import tell
 from tfebr.publish import export, export_shards, refresh
 
@@ -71,12 +71,14 @@ def train(
     Args:
         data: a data folder; its log is split by time and the last `test_share` of the requests is held out; a judged set without a log
             trains on its "train" split.
+        model: a name, or MODULE:NAME or FILE.py:NAME for one of your own; see `tfebr.models.register`.
         config: fields of the model's config that differ from the defaults.
         supervision: a judged data folder over the same catalogue, mixed in as labelled pairs.
         test_from: the time (seconds since 1970) from which on the log is held out, in place of `test_share`.
     """
-    folder = DataFolder(data)
-    settings: Any = from_dict(model_class(model).Config, config or {}, model)
+    folder, kind = DataFolder(data), model_class(model)
+    model = name_of(kind)
+    settings: Any = from_dict(kind.Config, config or {}, model)
     labels = DataFolder(supervision) if supervision else None
     checked, checked_labels = folder.check(quiet), labels.check(quiet) if labels else None
     tell([*checked.notes, *(checked_labels.notes if checked_labels else ())])

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from tfebr import pipeline
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
-from tfebr.data.log import SearchLog
+from tfebr.data.log import SearchLog, split_time
 from tfebr.data.users import read_users
 from tfebr.errors import DataError
-from tfebr.evaluation.requests import split_time
 
 START = 1_704_067_200  # 2024
 ITEMS = {

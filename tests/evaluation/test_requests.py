@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfebr.data.catalogue import Catalogue
-from tfebr.data.log import SCHEMA, SearchLog, write_log
+from tfebr.data.log import SCHEMA, SearchLog, split_time, write_log
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation import requests
 from tfebr.evaluation.ranking import Ranking
-from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out, split_time
+from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out
 
 ITEMS = 12
 START = 1_704_067_200  # 2024

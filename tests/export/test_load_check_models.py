@@ -13,7 +13,7 @@ import tensorflow as tf
 from toy_servable import QUESTIONS, toy_servable
 
 from tfebr.data.item_ids import ItemIds
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe
 from tfebr.models.config import from_dict

@@ -9,9 +9,9 @@ import tensorflow as tf
 from harness import run_model_test, run_precision_test
 
 from tfebr.data.batches import training_batches
+from tfebr.data.log import split_time
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
-from tfebr.evaluation.requests import split_time
 from tfebr.models.config import from_dict
 from tfebr.models.mgdspr import MGDSPR, MGDSPRConfig
 from tfebr.models.run_folder import prepare_run

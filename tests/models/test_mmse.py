@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from tfebr.data.batches import training_batches
+from tfebr.data.log import split_time
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
-from tfebr.evaluation.requests import split_time
 from tfebr.models.config import from_dict
 from tfebr.models.mmse import MMSE, MMSEConfig
 from tfebr.models.run_folder import prepare_run

@@ -6,7 +6,7 @@ import pytest
 from harness import run_model_test, run_precision_test
 
 from tfebr import pipeline
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.models.config import from_dict
 from tfebr.models.run_folder import RunFolder, prepare_run
 from tfebr.models.zoo import model_class

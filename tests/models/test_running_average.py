@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfebr.data.batches import training_batches
 from tfebr.data.item_ids import ItemIds
+from tfebr.data.log import split_time
 from tfebr.errors import ConfigError
-from tfebr.evaluation.requests import split_time
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.models.config import from_dict
 from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder

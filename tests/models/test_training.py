@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tfebr import pipeline
+from tfebr.data.log import split_time
 from tfebr.errors import DataError, TfebrError
-from tfebr.evaluation.requests import split_time
 from tfebr.layers.lstm import LSTMStack
 from tfebr.models import training
 from tfebr.models.config import from_dict
@@ -138,7 +138,7 @@ def test_every_random_draw_comes_from_seed_and_step(tiny_shop, judged_data, tmp_
 
 def mask_effect(run: RunFolder, monkeypatch) -> float:
     """How far a weight moves elsewhere when the next step alone drops other elements."""
-    batch = next(iter(training.training_batches(run.shards("train"), run.featurizer, 32, seed=0, epochs=1)))
+    batch = next(iter(run.training_batches(epochs=1)))
     drop, weights = LSTMStack._drop, []
     for shift in (0, 1):
         monkeypatch.setattr(LSTMStack, "_drop", lambda self, values, layer, seed, by=shift: drop(self, values, layer, seed + by))

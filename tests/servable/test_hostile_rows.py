@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toy_servable import COLUMNS, EMBEDDINGS, IDS, ToyIntent, ToyItems, ToyQueries
 
 from tfebr.data.item_ids import ItemIds
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.index.attributes import ItemAttributes
 from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe

@@ -10,6 +10,7 @@ from .frames import write_frames as write_frames
 from .item_table import ItemTable as ItemTable
 from .judgments import Judgments as Judgments
 from .log import SearchLog as SearchLog
+from .log import split_time as split_time
 from .log import write_log as write_log
 from .roles import ColumnRoles as ColumnRoles
 from .stage import Stage as Stage

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ def write_examples(
     catalogue: Catalogue,
     users: pa.Table | None,
     folder: str | os.PathLike,
-    ranges: dict[str, tuple[int | None, int | None]],
+    ranges: Mapping[str, tuple[int | None, int | None]],
     seed: int = 0,
     total: int | None = None,
     labelled: bool = False,

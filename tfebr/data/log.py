@@ -16,10 +16,10 @@ from tfebr.data.place import Notes, Place
 from tfebr.data.request_ids import RequestIds
 from tfebr.data.stage import Stage
 from tfebr.data.times import seconds
-from tfebr.errors import DataError
+from tfebr.errors import ConfigError, DataError
 from tfebr.files import atomic_folder
 
-__all__ = ["SCHEMA", "SHOWN", "SearchLog", "clicked_items", "shown_items", "write_log"]
+__all__ = ["SCHEMA", "SHOWN", "SearchLog", "clicked_items", "shown_items", "split_time", "write_log"]
 
 _ROWS_AT_ONCE = 65_536
 _FAR = 2**31
@@ -140,6 +140,25 @@ def write_log(path: str | os.PathLike, batches: Iterable[pa.RecordBatch], rows_p
             raise DataError(f"{path}: the log is empty; it needs at least one request.")
         request_ids.check(_written_ids(folder, str(path)))
     return total
+
+
+def split_time(log: SearchLog, test_share: float = 0.1) -> int:
+    """The time (seconds since 1970) from which on lie the last `test_share` of the log's requests, more where times are equal.
+
+    Raises:
+        ConfigError: `test_share` is not strictly between 0 and 1.
+        DataError: no time leaves a request on both sides.
+    """
+    if not 0 < test_share < 1:
+        raise ConfigError(f"`test_share` should be between 0 and 1. Received: `test_share` = {test_share}.")
+    total = len(log)
+    first = log.time_at(0)
+    time = log.time_at(total - max(1, round(total * test_share)))
+    if time == first:
+        raise DataError(
+            f"{log.path}: no time splits this log of {total} requests into two parts. Use a longer log or a smaller test share."
+        )
+    return time
 
 
 def shown_items(batch: pa.RecordBatch) -> tuple[np.ndarray, pa.Array, np.ndarray, np.ndarray]:

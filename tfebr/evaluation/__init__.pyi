@@ -7,7 +7,6 @@ from .report import Report as Report
 from .requests import HeldOut as HeldOut
 from .requests import evaluate_requests as evaluate_requests
 from .requests import held_out as held_out
-from .requests import split_time as split_time
 from .runs import read_qrels as read_qrels
 from .runs import read_run as read_run
 from .runs import write_qrels as write_qrels

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfebr.data.catalogue import Catalogue
-from tfebr.data.log import SearchLog, shown_items
+from tfebr.data.log import SearchLog, shown_items, split_time  # noqa: F401
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation import metrics
@@ -61,25 +61,6 @@ class HeldOut:
     def ordered(self) -> list[np.ndarray]:
         """Per request, the catalogue rows with stage ORDERED, ascending; often empty."""
         return [rows[stages == Stage.ORDERED] for rows, stages in zip(self.clicked, self.stages, strict=True)]
-
-
-def split_time(log: SearchLog, test_share: float = 0.1) -> int:
-    """The time (seconds since 1970) from which on lie the last `test_share` of the log's requests, more where times are equal.
-
-    Raises:
-        ConfigError: `test_share` is not strictly between 0 and 1.
-        DataError: no time leaves a request on both sides.
-    """
-    if not 0 < test_share < 1:
-        raise ConfigError(f"`test_share` should be between 0 and 1. Received: `test_share` = {test_share}.")
-    total = len(log)
-    first = log.time_at(0)
-    time = log.time_at(total - max(1, round(total * test_share)))
-    if time == first:
-        raise DataError(
-            f"{log.path}: no time splits this log of {total} requests into two parts. Use a longer log or a smaller test share."
-        )
-    return time
 
 
 def held_out(

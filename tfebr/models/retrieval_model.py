@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +16,17 @@ from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.data.names import column_key
 from tfebr.data.vocabulary import Vocabulary
+from tfebr.errors import ConfigError
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
 from tfebr.models.seeds import drawn_from
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tfebr.models.recommend import Recommendations, Recommender
+    from tfebr.models.run_folder import RunFolder
+
+OPTIMIZERS = ("adagrad", "adam", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
@@ -28,7 +37,8 @@ class TrainingConfig:
     Attributes:
         batch_size: requests in a step.
         epochs: passes over the training requests.
-        learning_rate: of AdaGrad.
+        optimizer: "adagrad", "adam" or "sgd". AdaGrad updates only the rows of the tables that a batch touches; Adam updates them all.
+        learning_rate: of the optimizer.
         initial_accumulator: of AdaGrad. Losses are means over the batch, so gradients are small: with Keras's default of 0.1 the
             accumulator would never forget its start, and rare tokens would hardly move.
         clip_norm: gradients are scaled down to this global L2 norm when theirs is larger; None leaves them as they are.
@@ -41,6 +51,7 @@ class TrainingConfig:
 
     batch_size: int = 256
     epochs: int = 5
+    optimizer: str = "adagrad"
     learning_rate: float = 0.01
     initial_accumulator: float = 1e-6
     clip_norm: float | None = None
@@ -52,6 +63,7 @@ class TrainingConfig:
         conform(self)
         for name in ("batch_size", "epochs"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(self.initial_accumulator > 0, "initial_accumulator", "above 0", self.initial_accumulator)
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
@@ -59,6 +71,15 @@ class TrainingConfig:
         require(0 < self.supervision_share < 1, "supervision_share", "between 0 and 1", self.supervision_share)
         # float16 has not the range of the gradients, and the scaling of losses that helps would skip steps.
         check_choice("precision", self.precision, PRECISIONS)
+
+    def new_optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The optimizer, with nothing learned."""
+        clipping = {"global_clipnorm": self.clip_norm}
+        if self.optimizer == "adam":
+            return tf.keras.optimizers.Adam(self.learning_rate, **clipping)
+        if self.optimizer == "sgd":
+            return tf.keras.optimizers.SGD(self.learning_rate, **clipping)
+        return tf.keras.optimizers.Adagrad(self.learning_rate, self.initial_accumulator, epsilon=1e-10, **clipping)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +126,14 @@ class RetrievalModel(tfrs.Model):
     Attributes:
         reads_events: the query tower reads the stages and ages of a history's events, not their items alone.
         reads_item_ids: the item tower has a vector for each item's id.
+        run: the folder of the model's data, for `fit` and `recommend`; None for one that was made of parts.
     """
 
     Config: type
     config: Any
     reads_events = False
     reads_item_ids = False
+    run: "RunFolder | None" = None
     query_tower: tf.keras.Model
     item_tower: tf.keras.Model
 
@@ -123,6 +146,7 @@ class RetrievalModel(tfrs.Model):
         self._columns = lambda: columns
         graphs: dict[str, Any] = {}
         self._graphs = lambda: graphs
+        self._recommender: Recommender | None = None
 
     def build_towers(self, seed: int) -> None:
         """Creates all variables, their first values drawn from the seed, by embedding nothing."""
@@ -143,6 +167,101 @@ class RetrievalModel(tfrs.Model):
     def history_columns(self) -> dict[str, tf.Tensor]:
         """The item table's columns that histories are read through, by their keys."""
         return {key: self._columns()[key] for key in map(column_key, self.spec.item_columns or ())}
+
+    @classmethod
+    def from_data(
+        cls,
+        catalogue: Any,
+        log: Any,
+        config: Any = None,
+        *,
+        users: Any = None,
+        folder: str | os.PathLike | None = None,
+        test_share: float = 0.1,
+        quiet: bool = False,
+    ) -> "Self":
+        """A compiled model, not yet trained, from frames of pandas or polars, Arrow tables, dicts of columns or tf.data.Datasets.
+
+        ```
+        model = DPSR.from_data(items, clicks, DPSRConfig(heads=2))
+        model.fit(epochs=3)
+        print(model.recommend("red dress"))
+        ```
+
+        Args:
+            catalogue, log, users: see `tfebr.data.write_frames`.
+            config: an instance of `cls.Config`; its defaults when None.
+            folder: a new folder for data and run, with which `tfebr evaluate FOLDER/run` and `tfebr export FOLDER/run` go on. By default a
+                temporary one, for as long as the process lives.
+            test_share: the last part of the log that is held out; 0 holds nothing out. Judgments have their own splits.
+
+        Raises:
+            ConfigError: the config is another model's, or a folder has content.
+            DataError: naming the table, row and column that is refused.
+        """
+        from tfebr.models.from_data import model_from_data
+
+        return model_from_data(cls, catalogue, log, config, users, folder, test_share, quiet)
+
+    def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
+        """As Keras has it; the optimizer is by default that of the config: AdaGrad, with its learning rate and clipping."""
+        super().compile(self.config.training.new_optimizer() if optimizer is None else optimizer, **kwargs)
+
+    def fit(self, x: Any = None, *args: Any, epochs: int | None = None, **kwargs: Any) -> tf.keras.callbacks.History:
+        """As Keras has it; without a dataset it trains on the training part of the model's data.
+
+        Calls go on where the one before ended. Without a dataset the state is kept in the run folder at the end.
+
+        Args:
+            x: batches as `training_batches` of the run gives them; those of the run by default.
+            epochs: passes over the data; by default the config's.
+            *args, **kwargs: Keras's other arguments, such as `callbacks` and `validation_data` (`model.run.validation_batches()`).
+        """
+        epochs = self.config.training.epochs if epochs is None else epochs
+        self._recommender = None
+        if x is not None:
+            return super().fit(x, *args, epochs=epochs, **kwargs)
+        run = self._needs_run()
+        steps, done = run.steps(), int(self.optimizer.iterations)
+        kwargs["steps_per_epoch"] = steps
+        history = super().fit(run.training_batches(-(-done // steps) + epochs, done), *args, epochs=epochs, **kwargs)
+        run.save(self)
+        return history
+
+    def recommend(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        user: Mapping[str, str] | None = None,
+        history: Sequence[str] = (),
+        history_queries: Sequence[str] = (),
+    ) -> "Recommendations":
+        """The best items for a query, by exact search over the model's own catalogue.
+
+        Args:
+            query: what is searched for.
+            k: how many.
+            user: profile columns of whom it is for.
+            history: ids of the items clicked before, newest first.
+            history_queries: what was searched for before, newest first.
+
+        Raises:
+            ConfigError: the model has no data, or `k` is not positive.
+            RequestError: a profile column is unknown.
+        """
+        from tfebr.models.recommend import Recommender
+
+        if self._recommender is None:
+            self._recommender = Recommender(self, self._needs_run())
+        return self._recommender(query, k, user or {}, history, history_queries)
+
+    def _needs_run(self) -> "RunFolder":
+        if self.run is None:
+            raise ConfigError(
+                f"{type(self).__name__}: has no data of its own. Make it with `from_data`, or load it with `tfebr.load(RUN)`."
+            )
+        return self.run
 
     def embed_queries(self, batch: Batch, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
         """A batch of ids -> float [batch, heads, dim]; `seed`, int [2], is for towers that draw at random when training."""

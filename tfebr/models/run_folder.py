@@ -1,5 +1,6 @@
 """The run folder: config, vocabularies, item table, examples and checkpoints of one trained model."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -13,7 +14,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfebr.data import text
-from tfebr.data.batches import SHOWN_ITEMS
+from tfebr.data.batches import SHOWN_ITEMS, Batch, steps_of, training_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.content import Columns, Files, differences
 from tfebr.data.dataset import Checked, DataFolder
@@ -27,13 +28,14 @@ from tfebr.data.propensity import inverse_propensity, position_propensities
 from tfebr.data.query_intent import QueryIntent
 from tfebr.data.roles import ColumnRoles
 from tfebr.data.stage import Stage
+from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.files import read_json, write_json
 from tfebr.literal_paths import literal
 from tfebr.models.claim import CONFIG, check_text, claimed
 from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
-from tfebr.models.zoo import model_class
+from tfebr.models.zoo import model_class, source_of
 
 CATALOGUE = "catalogue"
 TRAINING_JUDGMENTS = "judgments of 'train'"
@@ -58,7 +60,7 @@ class RunFolder:
         about = read_json(self.path / CONFIG)
         check_text(self.path, about)
         self.model_name: str = about["model"]
-        self.model_class = model_class(self.model_name)
+        self.model_class = model_class(self.model_name, about.get("source"))
         self.config: Any = from_dict(self.model_class.Config, about["config"], f"{self.path / CONFIG}")
         self._data = data or about["data"]
         self.split_time: int | None = about["split_time"]
@@ -131,15 +133,51 @@ class RunFolder:
         return propensities * np.average(inverse_propensity(propensities, np.arange(len(clicks))), weights=clicks)
 
     def new_model(self) -> RetrievalModel:
-        """The model with fresh weights, drawn from the config's seed, and its optimizer."""
+        """The model with fresh weights, drawn from the config's seed, and the config's optimizer; it knows this folder."""
         model = self.model_class(self.config, self.featurizer, self.table)  # type: ignore[call-arg]
-        training = self.config.training
-        model.compile(
-            tf.keras.optimizers.Adagrad(
-                training.learning_rate, training.initial_accumulator, epsilon=1e-10, global_clipnorm=training.clip_norm
-            )
-        )
+        model.run = self
+        model.compile()
         return model
+
+    def training_batches(self, epochs: int, done: int = 0) -> tf.data.Dataset:
+        """Batches of the training part as `fit` takes them: `epochs` passes from the beginning, without the first `done` steps."""
+        training = self.config.training
+        batches = training_batches(
+            self.shards("train"),
+            self.featurizer,
+            training.batch_size,
+            training.seed,
+            epochs,
+            done,
+            self.supervision(),
+            training.supervision_share,
+            self.propensities(),
+        )
+        return batches.map(_without_ids)
+
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return steps_of(self.shards("train"), self.config.training.batch_size)
+
+    def validation_batches(self) -> tf.data.Dataset:
+        """Batches of the held-out part, one pass, as `fit` takes them for `validation_data`."""
+        training = self.config.training
+        return training_batches(self.shards("test"), self.featurizer, training.batch_size, training.seed, epochs=1).map(_without_ids)
+
+    @contextlib.contextmanager
+    def checkpoint_manager(self, model: RetrievalModel) -> Iterator[tf.train.CheckpointManager]:
+        """Of a model and its optimizer: writes into this folder, whatever its name, and keeps the last two."""
+        model.optimizer.build(model.trainable_variables)
+        self.checkpoints.mkdir(exist_ok=True)
+        # The manager deletes old checkpoints by matching their names.
+        with literal(self.checkpoints) as folder:
+            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+            yield tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+
+    def save(self, model: RetrievalModel) -> None:
+        """Keeps the state of a model and its optimizer as the latest checkpoint; a training of this folder goes on from it."""
+        with self.checkpoint_manager(model) as manager, tensorflow_disk_errors(self.checkpoints):
+            manager.save(checkpoint_number=model.optimizer.iterations)
 
     def trained_model(self) -> RetrievalModel:
         """The model with the weights of the latest checkpoint; raises ArtifactError when there is none or it is damaged."""
@@ -172,6 +210,10 @@ class RunFolder:
         return True
 
 
+def _without_ids(batch: Batch) -> Batch:
+    return {name: values for name, values in batch.items() if name != "request_id"}
+
+
 def prepare_run(
     path: str | os.PathLike,
     model_name: str,
@@ -186,7 +228,7 @@ def prepare_run(
 
     Args:
         config: the model's config; its columns may still be None.
-        data: a log is split at `split_time`; a judged set without a log trains on its "train" split.
+        data: a log is split at `split_time`, and None holds nothing out; a judged set without a log trains on its "train" split.
         supervision: a data folder over the same catalogue whose "train" judgments are mixed in as labelled pairs.
         content: as of `input_content`, where the data has been read through already.
 
@@ -209,7 +251,7 @@ def prepare_run(
         "split_time": split_time,
     }
     about["supervision"] = str(supervision.path.resolve()) if supervision else None
-    about |= {"text": text.VERSION, "columns": roles.to_json(), "content": content}
+    about |= {"text": text.VERSION, "columns": roles.to_json(), "content": content, "source": source_of(model_class(model_name))}
     with claimed(path, about):
         if debias and not (path / "propensities.json").exists():
             write_json(path / "propensities.json", _learn_propensities(data, split_time))
@@ -217,7 +259,7 @@ def prepare_run(
         if not (path / "examples").exists():
             if training is None:
                 log = data.log()
-                ranges = {"train": (None, split_time), "test": (split_time, None)}
+                ranges = {"train": (None, split_time)} | ({} if split_time is None else {"test": (split_time, None)})
                 write_examples(log.batches(), catalogue, users, path / "examples", ranges, config.training.seed, len(log), quiet=quiet)
             else:
                 ranges = {"train": (None, None)}
@@ -232,7 +274,7 @@ def prepare_run(
             write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
             write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
         if training is None and not (path / "intent").exists():
-            learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, quiet=quiet)
+            learn_intent(catalogue, data.log().batches(), path / "intent", end_time=split_time, roles=roles, quiet=quiet)
         return RunFolder(path)
 
 

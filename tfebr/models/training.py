@@ -1,20 +1,21 @@
 """The training loop: epochs over the shards, checkpoints, and resuming in the middle of an epoch."""
 
+import math
 import sys
 import time
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from tfebr.data.batches import steps_of, training_batches
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import DataError, TfebrError
-from tfebr.literal_paths import literal
 from tfebr.models.devices import describe_devices
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
 from tfebr.progress import progress
 
 _CHECKPOINT_SECONDS = 60.0
+_SHOWN_EVERY = 20
 
 
 def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKPOINT_SECONDS) -> RetrievalModel:
@@ -28,54 +29,67 @@ def fit(run: RunFolder, quiet: bool = False, checkpoint_seconds: float = _CHECKP
         DataError: a shard cannot be read.
     """
     model = run.new_model()
-    model.optimizer.build(model.trainable_variables)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    run.checkpoints.mkdir(exist_ok=True)
-    # The manager deletes old checkpoints by matching their names.
-    with literal(run.checkpoints) as folder:
-        manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
-        run.restore(checkpoint)
+    with run.checkpoint_manager(model) as manager:
+        run.restore(manager.checkpoint)
         _train(run, model, manager, quiet, checkpoint_seconds)
     return model
 
 
 def _train(run: RunFolder, model: RetrievalModel, manager: tf.train.CheckpointManager, quiet: bool, checkpoint_seconds: float) -> None:
-    settings, shards, supervision = run.config.training, run.shards("train"), run.supervision()
-    train_step = tf.function(model.train_step, reduce_retracing=True)
-    steps = steps_of(shards, settings.batch_size)
+    settings, folder, steps = run.config.training, run.shards("train").folder, run.steps()
     done, total = int(model.optimizer.iterations), steps * settings.epochs
-    last_saved = time.monotonic()
-    share, propensities = settings.supervision_share, run.propensities()
-    batches = training_batches(
-        shards, run.featurizer, settings.batch_size, settings.seed, settings.epochs, done, supervision, share, propensities
-    )
     if not quiet:
         print(f"training on {describe_devices()}", file=sys.stderr, flush=True)
     with progress(f"training {run.model_name}", total * settings.batch_size, "examples", quiet) as advance:
         advance(done * settings.batch_size)
+        if done == total:
+            return
+        watch = _Watch(run, manager, advance, done, steps, checkpoint_seconds)
         try:
-            for step, batch in enumerate(batches, done + 1):
-                batch.pop("request_id")
-                loss = train_step(batch)["loss"]
-                end_of_epoch = step % steps == 0
-                if step % 20 == 0 or end_of_epoch:
-                    _check_finite(loss, step)
-                    advance((step - done) * settings.batch_size, f"epoch {-(-step // steps)}/{settings.epochs} loss {float(loss):.4f}")
-                    done = step
-                    if end_of_epoch or time.monotonic() - last_saved > checkpoint_seconds:
-                        _save(manager, run)
-                        last_saved = time.monotonic()
+            # One pass over what is left of all epochs: a resumed run begins in the middle of one.
+            model.fit(run.training_batches(settings.epochs, done), epochs=1, steps_per_epoch=total - done, verbose=0, callbacks=[watch])
         except tf.errors.DataLossError as error:
-            raise DataError(f"{shards.folder}: a shard is damaged: {error.message}. Remove the folder and run again.") from error
-        if done != total:
-            raise DataError(f"{shards.folder}: gave {done} batches where {total} were expected. Remove the folder and run again.")
+            raise DataError(f"{folder}: a shard is damaged: {error.message}. Remove the folder and run again.") from error
+        if watch.done != total:
+            raise DataError(f"{folder}: gave {watch.done} batches where {total} were expected. Remove the folder and run again.")
 
 
-def _save(manager: tf.train.CheckpointManager, run: RunFolder) -> None:
-    with tensorflow_disk_errors(run.checkpoints):
-        manager.save()
+class _Watch(tf.keras.callbacks.Callback):
+    """Progress, checkpoints, and an end to a training that has gone wrong.
 
+    Attributes:
+        done: steps of the whole run.
+    """
 
-def _check_finite(loss: tf.Tensor, step: int) -> None:
-    if not bool(tf.math.is_finite(loss)):
-        raise TfebrError(f"the loss is {float(loss)} at step {step}. Lower training.learning_rate and train again.")
+    # A loss is read when it is shown, not after every step.
+    _supports_tf_logs = True
+
+    def __init__(
+        self,
+        run: RunFolder,
+        manager: tf.train.CheckpointManager,
+        advance: Callable[..., None],
+        done: int,
+        steps: int,
+        checkpoint_seconds: float,
+    ):
+        super().__init__()
+        self._run, self._manager, self._advance = run, manager, advance
+        self.done, self._shown, self._steps = done, done, steps
+        self._checkpoint_seconds, self._last_saved = checkpoint_seconds, time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, tf.Tensor] | None = None) -> None:
+        self.done += 1
+        end_of_epoch = self.done % self._steps == 0
+        if not (self.done % _SHOWN_EVERY == 0 or end_of_epoch):
+            return
+        loss, settings = float((logs or {})["loss"]), self._run.config.training
+        if not math.isfinite(loss):
+            raise TfebrError(f"the loss is {loss} at step {self.done}. Lower training.learning_rate and train again.")
+        epoch = -(-self.done // self._steps)
+        self._advance((self.done - self._shown) * settings.batch_size, f"epoch {epoch}/{settings.epochs} loss {loss:.4f}")
+        self._shown = self.done
+        if end_of_epoch or time.monotonic() - self._last_saved > self._checkpoint_seconds:
+            with tensorflow_disk_errors(self._run.checkpoints):
+                self._manager.save()
+            self._last_saved = time.monotonic()

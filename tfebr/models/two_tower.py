@@ -65,13 +65,21 @@ class TwoTower(RetrievalModel):
         super().__init__(featurizer, table)
         self.config = config
         tables = Tables.create(featurizer, config.dim, config.dim, config.share_text)
-        self.query_tower, self.item_tower = QueryTower(tables), ItemTower(tables)
+        self.query_tower, self.item_tower = self.new_query_tower(tables), self.new_item_tower(tables)
         # TFRS sums by default; the mean keeps the learning rate independent of the batch size.
         loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
         self.task = tfrs.tasks.Retrieval(loss=loss, remove_accidental_hits=True)
         # TFRS hands no `dtype` on to Keras, which under a global policy of mixed precision would round the queries, and them alone.
         self.task._set_dtype_policy("float32")
         self.build_towers(config.training.seed)
+
+    def new_query_tower(self, tables: Tables) -> tf.keras.Model:
+        """The query tower over the tables; a subclass may have another."""
+        return QueryTower(tables)
+
+    def new_item_tower(self, tables: Tables) -> tf.keras.Model:
+        """The item tower over the tables; a subclass may have another."""
+        return ItemTower(tables)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         queries = self.embed_queries(batch, training)[:, 0]

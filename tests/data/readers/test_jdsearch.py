@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfebr.data.examples import write_examples
+from tfebr.data.log import split_time
 from tfebr.data.readers import jdsearch, jdsearch_products, prepare
 from tfebr.data.readers.jdsearch import LAST_SEARCH
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
-from tfebr.evaluation.requests import split_time
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "jdsearch_sample"
 HEADER = [

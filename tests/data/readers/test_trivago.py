@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tfebr.data.examples import write_examples
+from tfebr.data.log import split_time
 from tfebr.data.readers import prepare, time_order, trivago
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
-from tfebr.evaluation.requests import split_time
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "trivago_sessions"
 UNCLICKED, CLICKED, *_ = Stage
