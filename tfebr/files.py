@@ -49,7 +49,8 @@ _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>partial|old)")
 
 def _sibling(target: Path, kind: str = "partial") -> Path:
     """A hidden name next to `target`, on the same file system, so that a rename is atomic."""
-    return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.{kind}"
+    # Arrow takes a relative path with a colon for an address.
+    return target.absolute().parent / f".{target.name}.{uuid.uuid4().hex[:8]}.{kind}"
 
 
 @contextlib.contextmanager

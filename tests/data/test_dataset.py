@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tfebr import pipeline
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
-from tfebr.data.log import SearchLog, split_time
+from tfebr.data.log import SearchLog, split_time, write_log
 from tfebr.data.users import read_users
 from tfebr.errors import DataError
 
@@ -200,6 +200,17 @@ def test_a_partition_may_be_the_time(tmp_path):
         write(tmp_path / f"time={day}" / "a.parquet", pa.table(LOG).slice(row, 1).drop_columns("time"))
     log = SearchLog(tmp_path)
     assert [r["time"] for r in rows(log)] == [START, START + 36 * 3600] == [log.time_at(0), log.time_at(1)]
+
+
+@pytest.mark.parametrize("name", ["s3:shop", "file:shop", "gs:", "x://y", "a[1]?*{b,c}", "50% #1 &", "漢 é"])
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch, plain, name):
+    """A relative one, too, that another program would take for an address or a pattern."""
+    monkeypatch.chdir(tmp_path)
+    plain.catalogue().write(Path(name) / "shop" / "catalogue.parquet")
+    write_log(Path(name) / "shop" / "log", plain.log().batches())
+    plain.judgments().write(Path(name) / "shop" / "judgments")
+    shutil.copy(plain.path / "users.parquet", Path(name) / "shop")
+    same(DataFolder(Path(name) / "shop"), plain)
 
 
 def test_times_of_spark(tmp_path):

@@ -80,8 +80,8 @@ class Part:
     @contextlib.contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
         try:
-            # Times of the kind that Spark writes overflow as nanoseconds after 2262.
-            file = pq.ParquetFile(self.path, coerce_int96_timestamp_unit="us")
+            # Arrow takes a relative path with a colon for an address. Spark's times overflow as nanoseconds after 2262.
+            file = pq.ParquetFile(self.path.absolute(), coerce_int96_timestamp_unit="us")
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from error
         except UnicodeDecodeError as error:

@@ -96,7 +96,8 @@ class Oracle:
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Oracle":
         """Reads the `oracle` folder of a simulated data folder; raises DataError when it is not there or not complete."""
-        folder = Path(folder)
+        # Arrow takes a relative path with a colon for an address.
+        folder = Path(folder).absolute()
         try:
             with np.load(folder / "items.npz") as items, np.load(folder / "users.npz") as users:
                 truth, tastes = Truth(**items), Tastes(**users)
