@@ -57,8 +57,7 @@ def learn_intent(
             clicks are forgotten.
 
     Raises:
-        ConfigError: a column is not a categorical column of the catalogue, or its name cannot be written in a filter, or
-            `max_categories` or `pairs_in_memory` is not positive.
+        ConfigError: a column is not a categorical column of the catalogue, or `max_categories` or `pairs_in_memory` is not positive.
     """
     for setting, value in (("max_categories", max_categories), ("pairs_in_memory", pairs_in_memory)):
         if value < 1:
