@@ -99,10 +99,10 @@ def test_a_reader_never_sees_a_part_whatever_moment_the_export_is_killed_at(tmp_
 def test_a_whole_process_that_is_killed_leaves_what_the_next_export_clears_up(tmp_path, monkeypatch):
     base = tmp_path / "toy"
     script = (
-        "import sys, time, tfebr\n"
+        "import signal, sys, tfebr\n"
         "import importlib; writing = importlib.import_module('tfebr.servable.write')\n"
         "from toy_servable import QUESTIONS, toy_servable\n"
-        "writing._check_in_fresh_process = lambda folder: (print('checking', flush=True), time.sleep(60))\n"
+        "writing._check_in_fresh_process = lambda folder: (print('checking', flush=True), signal.pause())\n"
         "writing.write(toy_servable(), sys.argv[1], {}, QUESTIONS[:1])\n"
     )
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]

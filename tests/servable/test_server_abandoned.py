@@ -1,16 +1,14 @@
 """Predictions that take long: nothing but predictions waits behind them, and those that nobody waits for are never run."""
 
 import concurrent.futures
-import contextlib
 import json
 import socket
-import threading
-import time
 import urllib.parse
 
 import grpc
 import httpx
 import tensorflow as tf
+from gated_servable import gated, wait_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -20,47 +18,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tfebr.servable.server import Server
-
 # As many as the server ever runs at the same time, and then some.
 MANY = 40
 PREDICT = "/v1/models/slow:predict"
-
-
-class Gated(tf.Module):
-    """Answers what it was asked, but not before the gate opens. A Python function: it runs because the server is in this process."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate, self.lock, self.asked = threading.Event(), threading.Lock(), []
-
-    def pass_gate(self, numbers):
-        with self.lock:
-            self.asked += numbers.tolist()
-        self.gate.wait(60)
-        return numbers
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "x")])
-    def wait(self, x):
-        return {"y": tf.reshape(tf.numpy_function(self.pass_gate, [x], tf.int32), [-1])}
-
-
-@contextlib.contextmanager
-def gated(folder, **settings):
-    model = Gated()
-    tf.saved_model.save(model, str(folder / "slow" / "1"), signatures={"serving_default": model.wait})
-    with Server(folder / "slow", rest_port=0, grpc_port=0, **settings) as server:
-        try:
-            yield server, model
-        finally:
-            model.gate.set()
-
-
-def wait_for(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def body(number):

@@ -1,18 +1,21 @@
 """Versions: which folder is served, how newer ones take over, what a bad one does, and ports."""
 
 import concurrent.futures
+import contextlib
+import functools
 import logging
 import os
 import shutil
 import socket
 import threading
-import time
 
 import httpx
 import pytest
 import tensorflow as tf
+from gated_servable import gated, wait_for
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
+from threads import in_thread
 from tiny_servable import joined, write_tiny
 
 from tfebr.errors import ArtifactError, ConfigError, TfebrError
@@ -61,13 +64,6 @@ def mark(server, protocol="rest"):
         return result.ids[1]
 
 
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def states(server):
     found = httpx.get(f"{server.rest_url}/v1/models/{server.name}").json()["model_version_status"]
     return {int(status["version"]): status["state"] for status in found}
@@ -108,10 +104,8 @@ def test_one_version_folder_can_be_served(base, written, tmp_path, start):
 
 def test_newer_version_takes_over_without_a_failed_request(base, written, start):
     server = start(base)
-    stop = threading.Event()
 
-    def ask(protocol):
-        seen = []
+    def ask(protocol, seen, stop):
         with Client(server.rest_url if protocol == "rest" else server.grpc_target, "shop", protocol) as client:
             while not stop.is_set():
                 (result,) = client.query("lamp", user={"age": "7"}, history=["a"])
@@ -119,22 +113,18 @@ def test_newer_version_takes_over_without_a_failed_request(base, written, start)
                 assert result.ids[0] == joined("lamp", "7", ["", "a"]), "the client pads in front"
                 assert result.scores == pytest.approx([number + 0.2] * 2)
                 seen.append(number)
-        return seen
 
-    with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        asking = [threads.submit(ask, protocol) for protocol in ("rest", "grpc") * 2]
-        try:
-            for version in (2, 3):
-                time.sleep(0.2)
+    answers = [[] for _ in range(4)]
+    with contextlib.ExitStack() as asking:
+        for protocol, seen in zip(("rest", "grpc") * 2, answers, strict=True):
+            asking.enter_context(in_thread(functools.partial(ask, protocol, seen)))
+        for version in (1, 2, 3):
+            if version > 1:
                 publish(written[version], base / str(version))
-                wait_for(lambda version=version: states(server).get(version) == "AVAILABLE")
-            time.sleep(0.2)
-        finally:
-            stop.set()
-        for answers in asking:
-            seen = answers.result()
-            assert seen == sorted(seen)
-            assert {1, 3} <= set(seen) <= {1, 2, 3}
+            wait_for(lambda version=version: all(seen[-1:] == [version] for seen in answers))
+    for seen in answers:
+        assert seen == sorted(seen)
+        assert set(seen) == {1, 2, 3}
     assert states(server) == {3: "AVAILABLE", 2: "END", 1: "END"}
     answer = httpx.post(f"{server.rest_url}/v1/models/shop/versions/1:predict", json={"signature_name": "half", "inputs": [1]})
     assert answer.status_code == 404
@@ -147,7 +137,9 @@ def test_removing_the_newest_version_goes_back(base, written, start):
     wait_for(lambda: mark(server) == "mark 1")
 
 
-def test_bad_newer_version_leaves_the_old_one_until_it_is_repaired(base, written, start, caplog):
+def test_bad_newer_version_leaves_the_old_one_until_it_is_repaired(base, written, start, caplog, monkeypatch):
+    looks, look = [], Versions.refresh
+    monkeypatch.setattr(Versions, "refresh", lambda self: look(self) or looks.append(1))
     server = start(base)
     bad = base.parent / "bad"
     shutil.copytree(written[2], bad)
@@ -155,7 +147,8 @@ def test_bad_newer_version_leaves_the_old_one_until_it_is_repaired(base, written
     with caplog.at_level(logging.ERROR):
         publish(bad, base / "2")
         wait_for(lambda: states(server).get(2) == "END")
-        time.sleep(0.3)
+        seen = len(looks)
+        wait_for(lambda: len(looks) > seen + 3)
     assert mark(server) == "mark 1"
     assert states(server) == {2: "END", 1: "AVAILABLE"}
     status = httpx.get(f"{server.rest_url}/v1/models/shop/versions/2").json()["model_version_status"][0]["status"]
@@ -270,25 +263,14 @@ def test_close_frees_the_ports_and_ends_the_threads(base):
 
 
 def test_close_lets_a_request_under_way_finish(tmp_path):
-    class Slow(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
-        def wait(self, x):
-            rounds = tf.while_loop(
-                lambda i: i < 300, lambda i: [i + tf.cast(tf.reduce_sum(tf.random.normal([400, 400])) > 1e9, tf.int32) + 1], [0]
-            )
-            return {"y": x + 0.0 * tf.cast(rounds[0], tf.float32)}
-
-    model = Slow()
-    tf.saved_model.save(model, str(tmp_path / "slow" / "1"), signatures={"serving_default": model.wait})
-    with Server(tmp_path / "slow", rest_port=0, grpc_port=0) as server, concurrent.futures.ThreadPoolExecutor(2) as threads:
-        clients = [Client(server.rest_url, "slow"), Client(server.grpc_target, "slow", "grpc")]
-        began = time.monotonic()
-        assert [client.predict(x=[1.0])["y"].tolist() for client in clients] == [[1.0], [1.0]]
-        one_takes = (time.monotonic() - began) / 2
-        asked = [threads.submit(client.predict, x=[5.0]) for client in clients]
-        time.sleep(one_takes / 4)
-        server.close()
-        assert [answer.result()["y"].tolist() for answer in asked] == [[5.0], [5.0]]
+    with gated(tmp_path) as (server, model), concurrent.futures.ThreadPoolExecutor(2) as threads:
+        clients = [Client(server.rest_url, "slow", timeout=60), Client(server.grpc_target, "slow", "grpc", timeout=60)]
+        asked = [threads.submit(client.predict, x=[number]) for number, client in enumerate(clients)]
+        wait_for(lambda: sorted(model.asked) == [0, 1])
+        with in_thread(lambda _: server.close()):
+            wait_for(lambda: server._rest.should_exit)
+            model.gate.set()
+        assert [answer.result()["y"].tolist() for answer in asked] == [[0], [1]]
         for client in clients:
             client.close()
 
