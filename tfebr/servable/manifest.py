@@ -79,11 +79,13 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         ArtifactError: naming the file: there is none, it cannot be read, or a field is missing or not of its type.
     """
     path = Path(folder, MANIFEST)
-    if not path.is_file():
+    if not path.exists():
         raise ArtifactError(f"{folder}: not a servable version folder: {MANIFEST} is missing. Write one with `tfebr export`.")
     try:
-        if path.stat().st_size > _LARGEST:
-            problem: str | None = f"it has {path.stat().st_size:,} bytes, more than any manifest"
+        if not path.is_file():
+            problem: str | None = "it is no file"
+        elif path.stat().st_size > _LARGEST:
+            problem = f"it has {path.stat().st_size:,} bytes, more than any manifest"
         else:
             manifest = read_json(path)
             problem = problem_of(manifest)

@@ -74,7 +74,7 @@ def write(
     requests = _warm_up_requests(functions, warm_up.samples_of(servable, check_inputs))
     try:
         with atomic_folder(target, replace=False) as partial:
-            _save(servable, functions, partial, target)
+            _save(servable, functions, partial, target, about.get("shard", {}).get("set"))
             (partial / manifest.FOLDER).mkdir()
             write_json(partial / check.QUESTIONS, questions)
             with tensorflow_disk_errors(target):
@@ -100,7 +100,7 @@ def latest(base: str | os.PathLike) -> Path:
     return versions[max(versions)]
 
 
-def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, target: Path) -> None:
+def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, target: Path, shard_set: str | None) -> None:
     # The list is an assertion: an operation of any other library would be refused by every server.
     options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann", "TFText"])
     absl = logging.getLogger("absl")
@@ -108,7 +108,7 @@ def _save(servable: RetrievalServable, functions: dict[str, Any], folder: Path, 
     try:
         with tensorflow_disk_errors(target), literal(folder) as path:
             tf.saved_model.save(servable, path, signatures=functions, options=options)
-            slim(Path(path))
+            slim(Path(path), shard_set)
     finally:
         # TensorFlow sets it while it looks at attributes, and does not put back what was there.
         absl.setLevel(level)
