@@ -1,5 +1,7 @@
 """Vocabularies by frequency with hashed out-of-vocabulary buckets."""
 
+import hashlib
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,14 +60,11 @@ class Vocabulary(tf.Module):
         path = Path(path)
         if not path.exists():
             raise ArtifactError(f"{path}: vocabulary file is missing. The run folder is incomplete: train again.")
-        with open(path, "rb") as file:
-            self.tokens = sum(1 for _ in file)
+        content = path.read_bytes()
+        self.tokens = sum(1 for _ in io.BytesIO(content))
         self.size = 1 + self.tokens + oov_buckets
         if self.tokens:
-            initializer = tf.lookup.TextFileInitializer(
-                str(path), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
-            )
-            self._table = tf.lookup.StaticVocabularyTable(initializer, oov_buckets)
+            self._table = tf.lookup.StaticVocabularyTable(_Lines(path, content), oov_buckets)
         else:
             self._table = None
             self._buckets = oov_buckets
@@ -82,3 +81,19 @@ class Vocabulary(tf.Module):
         """Writes a vocabulary file, atomically. Tokens with a line break cannot be looked up and are left out."""
         with atomic_file(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(token + "\n" for token in tokens if "\n" not in token and "\r" not in token)
+
+
+class _Lines(tf.lookup.TextFileInitializer):
+    """A file's lines to their numbers, for a table that is called after what it holds.
+
+    TensorFlow calls it after the whole path: an export would name folders of this machine, the same run would be another model in another
+    place, and two models in a process would share a table when their files took turns at one path.
+    """
+
+    def __init__(self, path: Path, content: bytes):
+        super().__init__(str(path), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER)
+        self._content_name = f"{path.stem}_{hashlib.sha256(content).hexdigest()[:32]}"
+
+    @property
+    def _shared_name(self) -> str:
+        return self._content_name
