@@ -24,6 +24,8 @@ def show(about: Mapping[str, Any], console: Console) -> None:
     if settings:
         rows.append(("config", _pairs(settings)))
     rows.append(("written with", _pairs(about["versions"]) or f"tensorflow {about['tensorflow']}"))
+    if about["content"]:
+        rows.append(("content", str(about["content"])))
     rows += _index(about["index"])
     if about["results"]:
         rows.append(("results", f"{_value(about['results']['default'])} a query, up to {_value(about['results']['most'])} by `search`"))

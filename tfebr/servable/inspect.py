@@ -34,8 +34,8 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     Returns:
         `folder`, `name` and `version` (None where the folder's name is no number);
         `model`, `config`, `versions`, `index`, `results` (of one query: `default` and `most`), `filter_columns`,
-        `inputs` (columns whose names are not plain, by the names of their inputs), `checked`: of the manifest, empty or None for a
-        foreign SavedModel;
+        `inputs` (columns whose names are not plain, by the names of their inputs), `content` (one hash of what answers requests),
+        `checked`: of the manifest, empty or None for a foreign SavedModel;
         `tensorflow`: the version that wrote the graph;
         `signatures`: `inputs` and `outputs` by signature, each a dict from name to `dtype` and `shape` (-1: any size);
         `ops_outside_tensorflow`: package by operation, None where it is unknown;
@@ -101,6 +101,7 @@ def _inspect(path: Path) -> dict[str, Any]:
         "results": about.get("results", {}),
         "filter_columns": written.get("filter_columns", {}),
         "inputs": about.get("inputs", {}),
+        "content": written.get("content"),
         "checked": written.get("checked") or {},
         "signatures": manifest.signatures_of(graph),
         "ops_outside_tensorflow": ops,

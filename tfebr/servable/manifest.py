@@ -43,7 +43,7 @@ def write_manifest(folder: Path, about: dict[str, Any], index: dict[str, Any] | 
         filter_columns: what a filter can name, with its kind.
 
     Returns:
-        The manifest.
+        The manifest. Its `content` is one hash of all files outside `assets.extra/`.
 
     Raises:
         ArtifactError: the graph uses an operation that neither TensorFlow, ScaNN nor TensorFlow Text has, or a file outside the folder.
@@ -66,10 +66,17 @@ def write_manifest(folder: Path, about: dict[str, Any], index: dict[str, Any] | 
         "filter_columns": filter_columns,
         "signatures": signatures_of(graph),
         "bytes": sum(file["bytes"] for file in files.values()),
+        "content": _content(files),
         "files": files,
     }
     write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _content(files: dict[str, dict[str, Any]]) -> str:
+    """One hash of what answers requests: two exports of one run have the same, whatever was measured or written beside the model."""
+    lines = [f"{about['sha256']} {name}\n" for name, about in sorted(files.items()) if not name.startswith(f"{FOLDER}/")]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
