@@ -62,9 +62,9 @@ def atomic_file(target: str | os.PathLike) -> Iterator[Path]:
         partial = _sibling(target)
         try:
             yield partial
-            _keep(partial)
+            sync(partial)
             os.replace(partial, target)
-            _keep(target.parent)
+            sync(target.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -92,9 +92,9 @@ def atomic_folder(target: str | os.PathLike, replace: bool = True) -> Iterator[P
             yield partial
             for folder, _, files in os.walk(partial):
                 for name in (*files, "."):
-                    _keep(os.path.join(folder, name))
+                    sync(os.path.join(folder, name))
             _put_in_place(partial, target, replace)
-            _keep(target.parent)
+            sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -154,7 +154,7 @@ def remove(path: str | os.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-def _keep(path: str | os.PathLike) -> None:
+def sync(path: str | os.PathLike) -> None:
     """Has a file or the names in a folder on the disk: a rename may get there before the content of what it names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

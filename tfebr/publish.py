@@ -2,9 +2,6 @@
 
 import dataclasses
 import os
-import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ from tfebr.data.batches import evaluation_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
 from tfebr.data.query_intent import IntentTables, QueryIntent
-from tfebr.errors import ArtifactError, ConfigError
+from tfebr.errors import ConfigError
+from tfebr.files import hidden_folder
 from tfebr.index.attributes import ItemAttributes, filter_columns
 from tfebr.index.recall import build
 from tfebr.index.recipe import recipe_for
@@ -24,15 +22,16 @@ from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
 from tfebr.progress import tell
-from tfebr.refresh import catalogue_vectors
+from tfebr.refresh import catalogue_vectors, run_identity
 from tfebr.servable.check import complete_inputs
 from tfebr.servable.continuity import check_filters
 from tfebr.servable.filters import filter_clauses
 from tfebr.servable.folders import check_name
 from tfebr.servable.manifest import read_manifest
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.publish import next_version, version_folders
+from tfebr.servable.publish import version_folders
 from tfebr.servable.write import latest, write
+from tfebr.shards import publish_together, set_of, shard_names, shards_of
 
 TARGET, K, HELD_OUT_QUERIES = 0.98, 100, 500
 _QUERY_BLOCK = 100
@@ -153,9 +152,9 @@ def refresh(
     name = check_name(folder.model_name if name is None else name)
     found = Catalogue.read(catalogue)
     tell(found.notes)
-    shards = len(_shard_folders(folder, name)) or 1
+    shards = shards_of(folder.path / "servable", name) or 1
     settings = _Settings(name, shards, heldout_queries=heldout_queries, quiet=quiet, change_filters=change_filters)
-    base = folder.path / "servable" / _servable_names(settings)[0]
+    base = folder.path / "servable" / shard_names(name, shards)[0]
     if version_folders(base):
         manifest = read_manifest(latest(base))
         # Of a version that was put there by hand, the manifest may say nothing of an index.
@@ -170,7 +169,7 @@ def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, source: s
     _check_settings(run, len(catalogue), settings)
     filterable = _filterable(run, catalogue)
     if not settings.change_filters:
-        for name in _servable_names(settings):
+        for name in shard_names(settings.name, settings.shards):
             check_filters(run.path / "servable" / name, filter_columns(filterable), source)
     model = run.trained_model()
     # Histories are read through the item table, and ids learned, by the rows of training.
@@ -197,15 +196,15 @@ def _publish(run: RunFolder, trained: Catalogue, catalogue: Catalogue, source: s
     if settings.shards == 1:
         folders = [written(base / settings.name, slice(0, len(catalogue)), {})]
     else:
-        base.mkdir(parents=True, exist_ok=True)
-        # Published together: a client that merges shards of two versions would miss items, and do so for as long as the rest takes.
-        with tempfile.TemporaryDirectory(prefix=f".{settings.name}.", suffix=".partial", dir=base) as staging:
+        # Published together: a client that merges shards of two sets would miss items, and do so for as long as the rest takes.
+        with hidden_folder(base / settings.name) as staging:
             edges = [len(catalogue) * i // settings.shards for i in range(settings.shards + 1)]
-            ready = []
-            for i, part in enumerate(map(slice, edges, edges[1:])):
-                more = {"shard": {"number": i, "of": settings.shards, "first_row": part.start, "items": part.stop - part.start}}
-                ready.append(written(Path(staging, _shard_name(settings.name, i)), part, more))
-            folders = _move_together(ready, base)
+            decides = about | {"weights": run_identity(run).hex(), "shards": edges, "target": settings.target, "k": settings.k}
+            shard_set, ready = set_of(**decides), []
+            for i, (place, part) in enumerate(zip(shard_names(settings.name, settings.shards), map(slice, edges, edges[1:]), strict=True)):
+                more = {"number": i, "of": settings.shards, "first_row": part.start, "items": part.stop - part.start, "set": shard_set}
+                ready.append(written(staging / place, part, {"shard": more}))
+            folders = publish_together(ready, base)
     return Published(folders, len(catalogue), embedded)
 
 
@@ -268,48 +267,17 @@ def _questions(table: pa.Table, attributes: ItemAttributes | None) -> list[dict[
     return questions
 
 
-def _shard_name(name: str, number: int) -> str:
-    return f"{name}-shard-{number}"
-
-
-def _servable_names(settings: _Settings) -> list[str]:
-    return [settings.name] if settings.shards == 1 else [_shard_name(settings.name, number) for number in range(settings.shards)]
-
-
-def _shard_folders(run: RunFolder, name: str) -> list[Path]:
-    base = run.path / "servable"
-    shard = re.compile(re.escape(_shard_name(name, 0)[:-1]) + "[0-9]+")
-    return [path for path in base.iterdir() if shard.fullmatch(path.name)] if base.is_dir() else []
-
-
 def _check_settings(run: RunFolder, items: int, settings: _Settings) -> None:
     """One name is one servable in a fixed number of shards: servers and clients are set up for that."""
     if not 1 <= settings.shards <= items:
         raise ConfigError(f"`shards` must be from 1 to the number of items, {items}. Received: {settings.shards}.")
     # Refuses what is impossible before anything is embedded.
     recipe_for(items // settings.shards, settings.k, server=settings.server)
-    there = _shard_folders(run, settings.name)
     whole = run.path / "servable" / settings.name
-    if (settings.shards > 1 and (version_folders(whole) or len(there) not in (0, settings.shards))) or (settings.shards == 1 and there):
-        found = f"{len(there)} shards" if there else "one folder"
+    there = shards_of(whole.parent, settings.name)
+    if (settings.shards > 1 and (version_folders(whole) or there not in (0, settings.shards))) or (settings.shards == 1 and there):
+        found = f"{there} shards" if there else "one folder"
         raise ConfigError(
             f"{whole.parent}: `{settings.name}` is there as {found} already. Choose another name for {settings.shards} "
             f"shard{'s' if settings.shards > 1 else ''}, or remove what is there."
         )
-
-
-def _move_together(ready: list[Path], base: Path) -> list[Path]:
-    """Every shard's checked folder to the same next version number; all of them or none."""
-    places = [base / folder.parent.name for folder in ready]
-    number = max(map(next_version, places))
-    moved: list[Path] = []
-    try:
-        for folder, place in zip(ready, places, strict=True):
-            place.mkdir(exist_ok=True)
-            os.rename(folder, place / str(number))
-            moved.append(place / str(number))
-    except OSError as error:
-        for folder in moved:
-            shutil.rmtree(folder)
-        raise ArtifactError(f"{place / str(number)}: not published, nor is any other shard: {error.strerror}. Export again.") from error
-    return moved

@@ -32,7 +32,7 @@ def _about(value: Any) -> _Problem:
 
 
 def _shard(value: Any) -> _Problem:
-    return _object(value) or _fields(value, {"set": _text})
+    return _object(value) or _fields(value, {"set": _text, "number": _count, "of": _count})
 
 
 def _index(value: Any) -> _Problem:

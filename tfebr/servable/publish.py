@@ -18,6 +18,7 @@ from tfebr.errors import ArtifactError, ConfigError
 from tfebr.servable.manifest import MANIFEST, read_manifest, verify_files
 
 _ROLLED_BACK = re.compile(r"\.(\d+)\.rolled-back")
+_VERSION = re.compile(r"\.?(\d+)(?:\.rolled-back)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Version:
         bytes: of its files, as the manifest lists them.
         items: in its index, None where the manifest does not say.
         recall: of its index against exact search, as measured when it was built; None where it was not.
-        problem: what is wrong with its manifest, naming the file; None where it is good, or there is none.
+        problem: what is wrong with its manifest, naming the file, or which other shards do not have it, as a publication that was killed
+            leaves a set; None where it is good, or there is none.
     """
 
     number: int
@@ -62,7 +64,7 @@ def roll_back(base: str | os.PathLike) -> Path:
     """Hides the newest version and returns the folder of the one before, which servers go back to at their next look.
 
     Raises:
-        ArtifactError: there is no earlier version, or it is damaged.
+        ArtifactError: there is no earlier version, or it is damaged, or other shards do not have it.
     """
     visible = sorted(version_folders(base).items())
     if len(visible) < 2:
@@ -70,6 +72,9 @@ def roll_back(base: str | os.PathLike) -> Path:
     (_, before), (number, newest) = visible[-2:]
     if (before / MANIFEST).is_file():
         verify_files(before)
+        lacking = lacking_shards(before)
+        if lacking:
+            raise ArtifactError(f"{before}: {', '.join(lacking)} does not have this version, so that no client could merge. Export again.")
     _rename(newest, newest.with_name(f".{number}.rolled-back"))
     return before
 
@@ -136,6 +141,30 @@ def next_version(base: str | os.PathLike) -> int:
     return max([0, *version_folders(base), *_rolled_back(Path(base))]) + 1
 
 
+def lacking_shards(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the shards that lie beside this version's, and do not have it; those that other machines hold are not looked for.
+
+    Raises:
+        ArtifactError: the folder has no manifest, or a bad one.
+    """
+    folder = Path(folder)
+    shard = read_manifest(folder)["about"].get("shard", {})
+    number = _VERSION.fullmatch(folder.name)
+    prefix = folder.parent.name.removesuffix(str(shard.get("number")))
+    if "set" not in shard or number is None or prefix == folder.parent.name:
+        return ()
+    others = [folder.parent.with_name(f"{prefix}{other}") for other in range(shard["of"])]
+    return tuple(other.name for other in others if other.is_dir() and _set_of(other, number[1]) != shard["set"])
+
+
+def _set_of(base: Path, number: str) -> str | None:
+    """The set of one version, rolled back or not; None where there is no such version."""
+    for name in (number, f".{number}.rolled-back"):
+        if (base / name / MANIFEST).is_file():
+            return read_manifest(base / name)["about"].get("shard", {}).get("set")
+    return None
+
+
 def _rolled_back(base: Path) -> dict[int, Path]:
     if not base.is_dir():
         return {}
@@ -148,6 +177,8 @@ def _described(number: int, folder: Path, state: str) -> Version:
     if (folder / MANIFEST).exists():
         try:
             manifest = read_manifest(folder)
+            lacking = lacking_shards(folder)
+            problem = f"{folder}: its set is not whole: {', '.join(lacking)} does not have this version. Export again." if lacking else None
         except ArtifactError as error:
             problem = str(error)
     index = manifest.get("index") or {}
