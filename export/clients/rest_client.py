@@ -84,8 +84,9 @@ class RestClient:
             k: how many; 0 is as many as the model was exported with.
             exclude: item ids that are not to be found.
             filters: clauses that every result matches: `brand=Acme|brand=Zeta`, `price=10..50`; `%` and `|` inside of a name or a value
-                are written %25 and %7C.
-            inputs: further inputs of the signature `search`, such as `history_items` (newest first) or `user_age`.
+                are written %25 and %7C, `=` inside of a name %3D.
+            inputs: further inputs of the signature `search`, such as `history_items` (newest first) or `user_age`; `signatures` and
+                `tfebr inspect` say how they are called.
         """
         row = {"query": query, "k": k, "exclude": list(exclude), **inputs}
         if filters:
