@@ -1,5 +1,7 @@
 """What all tests share: one thread a worker, hypothesis without a folder of its own, one tiny shop and one tiny trained run."""
 
+from __future__ import annotations
+
 import fcntl
 import gc
 import logging
@@ -8,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # ruff: noqa: E402
 # Before TensorFlow and NumPy are loaded, and for the processes that tests start: every core has a worker of its own already, and threads
@@ -16,15 +19,14 @@ for _variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THR
     os.environ.setdefault(_variable, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import pyarrow as pa
 import pytest
 from hypothesis import configuration, settings
 
-from tfebr import pipeline
-from tfebr.data.dataset import DataFolder
-from tfebr.data.judgments import QRELS, QUERIES, Judgments
-from tfebr.data.simulator import PRESETS, simulate
-from tfebr.models.run_folder import RunFolder
+import tfebr  # noqa: F401  selects Keras 2 before a test touches `tf.keras`
+
+if TYPE_CHECKING:
+    from tfebr.data.dataset import DataFolder
+    from tfebr.models.run_folder import RunFolder
 
 pytest.register_assert_rewrite("harness")
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -46,8 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="tfebr-hypothesis-")
     configuration.set_hypothesis_home_dir(folder)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    # TensorFlow's modules and the graphs that tests trace are hundreds of thousands of objects: looking through them all for each thousand
-    # new ones is a tenth of the suite's time.
+
+
+def pytest_collection_finish() -> None:
+    """TensorFlow's modules and the graphs that tests trace are millions of objects: to look through them often is a tenth of the time."""
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
 
@@ -83,6 +87,10 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 @pytest.fixture(scope="session")
 def tiny_shop(made_once) -> DataFolder:
     """The simulated shop of preset tiny: 500 items, 3,000 requests, 300 users."""
+    # What needs TensorFlow is imported where it is used: xdist's controller, which runs no test, reads this file too.
+    from tfebr.data.dataset import DataFolder
+    from tfebr.data.simulator import PRESETS, simulate
+
     return DataFolder(made_once("tiny-shop", lambda folder: simulate(PRESETS["tiny"], folder, quiet=True)))
 
 
@@ -95,16 +103,25 @@ def tiny_config() -> dict:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_shop, made_once) -> RunFolder:
     """A small DPSR trained on the tiny shop. Tests read it; one that writes into it works on a copy."""
+    from tfebr import pipeline
+    from tfebr.models.run_folder import RunFolder
+
     return RunFolder(made_once("tiny-run", lambda folder: pipeline.train(tiny_shop.path, folder, "dpsr", TINY, quiet=True)))
 
 
 @pytest.fixture(scope="session")
 def judged_data(tiny_shop, made_once) -> DataFolder:
     """A judged set without users: queries are words of titles, items that hold both words are good, those that hold one are fair."""
+    from tfebr.data.dataset import DataFolder
+
     return DataFolder(made_once("judged-data", lambda folder: _write_judged(tiny_shop, folder)))
 
 
 def _write_judged(tiny_shop: DataFolder, folder: Path) -> None:
+    import pyarrow as pa
+
+    from tfebr.data.judgments import QRELS, QUERIES, Judgments
+
     catalogue = tiny_shop.catalogue()
     catalogue.write(folder / "catalogue.parquet")
     tokens = [set(title.lower().split()) for title in catalogue.titles]

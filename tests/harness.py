@@ -336,7 +336,7 @@ BATCH = 200
 
 
 def run_servable_test(version: Path, item_ids: list[str]) -> None:
-    """Loads a written version in a fresh process and asks what no shop expects: finite answers of known items, never an error.
+    """Checks a written version in a fresh process, as an export does, and asks what no shop expects: finite answers, never an error.
 
     Args:
         version: `servable/NAME/VERSION`.
@@ -442,8 +442,9 @@ def _hostile_batch(specs: dict[str, tf.TensorSpec], size: int, known_id: str, fi
 
 def main(version: str, known_id: str) -> None:
     """The fresh process: prints the answers of every signature to batches of 0, 1, all hostile texts and 200, as one JSON line."""
-    from tfebr.servable.check import load
+    from tfebr.servable.check import check, load
 
+    check(version)
     model, answers = load(version), {}
     filters = _filters(model, known_id)
     for signature, function in model.signatures.items():

@@ -241,7 +241,7 @@ def test_labelled_pairs_join_the_log(tiny_shop, judged_data, tiny_config, tmp_pa
 @pytest.mark.parametrize(
     ("model", "config"), [("two_tower", {"dim": 16}), ("mgdspr", {"dim": 32, "column_dim": 4, "random_negatives": 100, "hard": 80})]
 )
-def test_every_model_takes_the_same_path(tiny_shop, tmp_path, model, config):
+def test_every_model_takes_the_same_path(tiny_shop, tmp_path, model, config, unchecked):
     run = pipeline.train(tiny_shop.path, tmp_path / "run", model, config | {"training": {"epochs": 1, "batch_size": 64}}, quiet=True)
     reports = pipeline.evaluate([run.path])
     assert list(reports) == [model, "bm25"]

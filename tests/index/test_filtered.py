@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rankings import assert_best
 
@@ -74,6 +74,7 @@ def _check(scores, rows, query, mask, kind="exact"):
     assert (scores[found:] == np.float32(NO_SCORE)).all()
 
 
+@settings(max_examples=25)
 @given(picks=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(sorted(MASKS)), st.sampled_from(sorted(MASKS))), min_size=1, max_size=6))
 def test_any_mix_of_filters_gives_what_brute_force_gives(search, picks):
     run, kind = search
@@ -192,6 +193,7 @@ def per_row(request):
     return lambda *given: [output.numpy() for output in function(*given)]
 
 
+@settings(max_examples=25)
 @given(asked=st.lists(ROW, min_size=1, max_size=5))
 def test_any_mix_of_k_exclusions_and_filters_gives_what_brute_force_gives(per_row, asked):
     numbers, ks, excluded, clauses = zip(*asked, strict=True)
