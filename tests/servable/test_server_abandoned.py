@@ -100,6 +100,22 @@ def test_work_that_nobody_waits_for_is_never_run(tmp_path):
         assert sorted(model.asked) == [*range(MANY), 4000]
 
 
+def test_every_request_is_counted_once_however_it_ends(tmp_path):
+    """Those that leave while they run, too: nothing is written for them any more."""
+    with gated(tmp_path, rest_timeout=20) as (server, model), grpc.insecure_channel(server.grpc_target) as channel:
+        connection = sent_by_hand(server, 1)
+        call = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict.future(predict_request(2), timeout=60)
+        wait_for(lambda: sorted(model.asked) == [1, 2])
+        connection.close()
+        call.cancel()
+        wait_for(lambda: any('entrypoint="REST",status="CANCELLED"} 1' in line for line in metrics(server)))
+        model.gate.set()
+        assert httpx.post(server.rest_url + PREDICT, content=body(3)).json() == {"predictions": [3]}
+        wait_for(lambda: len(metrics(server)) == 3)
+        counts = {(line.split('entrypoint="')[1][:4], line.split('status="')[1].split('"')[0]): line[-2:] for line in metrics(server)}
+        assert counts == {("REST", "CANCELLED"): " 1", ("GRPC", "CANCELLED"): " 1", ("REST", "OK"): " 1"}
+
+
 def metrics(server):
     page = httpx.get(f"{server.rest_url}/monitoring/prometheus/metrics").text
     return [line for line in page.splitlines() if line.startswith("tfebr_request_count{")]

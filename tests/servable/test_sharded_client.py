@@ -66,11 +66,12 @@ def servers(tmp_path_factory):
 
 def sharded(servers, protocol="rest", **settings):
     targets = [server.rest_url if protocol == "rest" else server.grpc_target for server in servers]
-    return ShardedClient(targets, "toy", protocol, **settings)
+    # A first query of a server takes long on a busy machine.
+    return ShardedClient(targets, "toy", protocol, **{"timeout": 120, **settings})
 
 
 def whole(servers):
-    return Client(servers[1][0].rest_url, "toy-shard-0")
+    return Client(servers[1][0].rest_url, "toy-shard-0", timeout=120)
 
 
 ASKED = [

@@ -30,6 +30,7 @@ from tfebr.servable.metrics import Handled
 from tfebr.servable.tensors import from_protos, rows_of, to_proto
 from tfebr.servable.version_policy import read_config
 from tfebr.servable.versions import NotServedError, UnavailableLabelError, Versions
+from tfebr.servable.work import LeftError
 
 _log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -49,10 +50,6 @@ def add_services(
     """
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(versions, executor, max_elements, observe), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(versions, observe), server)
-
-
-class _Left(Exception):
-    """Who asked does not wait any more."""
 
 
 class _InThreads:
@@ -102,9 +99,9 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
             inputs = from_protos(request.inputs, specs, self._max_elements)
             handled.rows = rows_of(inputs)
             wanted = _filtered(request.output_filter, model.outputs(signature))
-            if not context.is_active():
-                raise _Left
+            _check_waiting(context)
             outputs = model.run(signature, inputs)
+            _check_waiting(context)
             response = predict_pb2.PredictResponse()
             response.model_spec.name, response.model_spec.signature_name = name, signature
             response.model_spec.version.value = model.version
@@ -166,7 +163,7 @@ def _status_codes(context: grpc.ServicerContext, api: str, observe: Callable[[Ha
             code = grpc.StatusCode.INVALID_ARGUMENT
     except RequestError as error:
         code, message = grpc.StatusCode.INVALID_ARGUMENT, str(error)
-    except _Left:
+    except LeftError:
         code, message = grpc.StatusCode.CANCELLED, "The client has left."
     except tf.errors.OpError as error:
         code, message = _CODES.get(error.error_code, code), first_line(error)
@@ -177,6 +174,12 @@ def _status_codes(context: grpc.ServicerContext, api: str, observe: Callable[[Ha
     handled.microseconds = 1e6 * (time.perf_counter() - start)
     observe(handled)
     context.abort(code, message)
+
+
+def _check_waiting(context: grpc.ServicerContext) -> None:
+    """Raises LeftError when the client has cancelled or its deadline has passed: what is still to be done need not be."""
+    if not context.is_active():
+        raise LeftError
 
 
 def _spec(spec: model_pb2.ModelSpec, unnamed: str | None = None) -> tuple[str, int | None, str | None]:

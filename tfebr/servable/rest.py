@@ -22,7 +22,7 @@ from tfebr.servable.messages import first_line
 from tfebr.servable.metrics import MEDIA_TYPE, PATH, Handled, Metrics, code_name
 from tfebr.servable.tensors import from_json, rows_of, to_json
 from tfebr.servable.versions import NotServedError, Versions
-from tfebr.servable.work import LeftError, while_awaited
+from tfebr.servable.work import LeftError, Waiting, while_awaited
 
 _log = logging.getLogger(__name__)
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
@@ -103,21 +103,21 @@ class RestApi:
             return self._observed(handled, lambda: self._look_up(handled, request.method, path))
         encoding = request.headers.get("content-encoding", "")
         model, version, label = unquote(match[1]), match[2], match[3] and unquote(match[3])
+        waiting = Waiting()
+
+        def predict() -> Response:
+            return self._observed(handled, lambda: self._predict(handled, waiting, model, version, label, body, encoding), waiting)
+
         try:
-            return await while_awaited(
-                self._executor,
-                lambda: self._observed(handled, lambda: self._predict(handled, model, version, label, body, encoding)),
-                _left(request),
-                self._seconds or None,
-            )
+            return await while_awaited(self._executor, predict, waiting, _left(request), self._seconds or None)
         except LeftError:
-            handled.status = "CANCELLED"
-            self._observe(handled)
-            return Response(status_code=499)
+            response, status = Response(status_code=499), "CANCELLED"
         except TimeoutError:
-            timed_out = Handled("REST", handled.api, handled.model, handled.version, status="DEADLINE_EXCEEDED")
-            self._observe(timed_out)
-            return _error(504, f"Timed out: no result within {self._seconds:g} seconds. Send fewer rows in a request.")
+            said = f"Timed out: no result within {self._seconds:g} seconds. Send fewer rows in a request."
+            response, status = _error(504, said), "DEADLINE_EXCEEDED"
+        if waiting.ends():
+            self._observe(Handled("REST", handled.api, handled.model, handled.version, handled.signature, handled.rows, status))
+        return response
 
     def _look_up(self, handled: Handled, method: str, path: str) -> Response:
         if method == "OPTIONS" and self._headers:
@@ -140,7 +140,9 @@ class RestApi:
         status = 400 if path.lower().startswith("/v1/") else 404
         raise _UnknownAddress(status, f"Malformed request: {method} {path[:200]}. This server answers {known}.")
 
-    def _predict(self, handled: Handled, name: str, version: str | None, label: str | None, body: bytes, encoding: str) -> Response:
+    def _predict(
+        self, handled: Handled, waiting: Waiting, name: str, version: str | None, label: str | None, body: bytes, encoding: str
+    ) -> Response:
         model = self._versions.get(name, _version(version), label)
         handled.model, handled.version = name, model.version
         request = parse(uncompress(body, encoding, self._limit))
@@ -153,16 +155,19 @@ class RestApi:
             raise RequestError(model.not_for(handled.api, signature))
         inputs, row_form = from_json(request, specs)
         handled.rows = rows_of(inputs)
-        return Response(to_json(model.run(signature, inputs), row_form), media_type="application/json")
+        waiting.check()
+        outputs = model.run(signature, inputs)
+        waiting.check()
+        return Response(to_json(outputs, row_form), media_type="application/json")
 
-    def _observed(self, handled: Handled, respond: Callable[[], Response]) -> Response:
+    def _observed(self, handled: Handled, respond: Callable[[], Response], waiting: Waiting | None = None) -> Response:
         start = time.perf_counter()
         try:
             response, handled.status = _guarded(respond)
         except TooLargeError:
             return self._too_large(handled)
         handled.microseconds = 1e6 * (time.perf_counter() - start)
-        if handled.api or response.status_code != 200:
+        if (handled.api or response.status_code != 200) and (waiting is None or waiting.ends()):
             self._observe(handled)
         return response
 
@@ -183,6 +188,8 @@ def _guarded(respond: Callable[[], Response]) -> tuple[Response, str]:
         return respond(), "OK"
     except _UnknownAddress as error:
         return _error(error.status, str(error)), "UNIMPLEMENTED"
+    except LeftError:
+        return Response(status_code=499), "CANCELLED"
     except NotServedError as error:
         return _error(404, str(error)), "NOT_FOUND"
     except RequestError as error:

@@ -12,14 +12,37 @@ class LeftError(Exception):
     """Who asked does not wait any more."""
 
 
-async def while_awaited(executor: Executor, run: Callable[[], T], left: Coroutine[Any, Any, None], seconds: float | None) -> T:
+class Waiting:
+    """Whether somebody still waits for a piece of work, and who tells how it ended: its thread, or the one that gave it up."""
+
+    def __init__(self) -> None:
+        self._ends, self._left = iter((True,)), False
+
+    def leave(self) -> None:
+        """Nobody waits from now on."""
+        self._left = True
+
+    def check(self) -> None:
+        """Raises LeftError when nobody waits: what is still to be done need not be."""
+        if self._left:
+            raise LeftError
+
+    def ends(self) -> bool:
+        """True for the first who asks and for no other."""
+        return next(self._ends, False)
+
+
+async def while_awaited(
+    executor: Executor, run: Callable[[], T], waiting: Waiting, left: Coroutine[Any, Any, None], seconds: float | None
+) -> T:
     """What `run` returns or raises.
 
-    Work that waits for a thread is dropped when the client leaves or the time is over. Work that has begun is finished, because
-    a graph cannot be stopped, and its result forgotten.
+    Work that waits for a thread is dropped when the client leaves or the time is over. Of work that has begun the step is finished that is
+    under way, because a graph cannot be stopped, and its result forgotten.
 
     Args:
         executor: whose threads run the work, in the order in which it came.
+        waiting: is told when nobody waits any more.
         left: is done when the client has left.
         seconds: that it may take, waiting for a thread included; None is any time.
 
@@ -41,5 +64,6 @@ async def while_awaited(executor: Executor, run: Callable[[], T], left: Coroutin
         # Nobody would look at what comes of them.
         gone.cancel()
         if not result.done():
+            waiting.leave()
             result.cancel()
             work.cancel()
