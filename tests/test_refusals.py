@@ -54,7 +54,7 @@ OUTSIDE = {
     "ranking_temperature": (0,),
     "beta": (0,),
     "weights": ((1.0, 2.0), "abc", 3.0),
-    "margin": ((0.1, 0.2), (0.1, -0.2, 0.1)),
+    "margin": ((0.1, 0.2), (0.1, -0.2, 0.1), tf.constant(-0.5)),
     "num_levels": (0, 1),
     "lowest_positive": (0, 4),
     "alpha": (1.5,),

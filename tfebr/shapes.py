@@ -47,6 +47,11 @@ def is_tensor(value: Any) -> bool:
     return hasattr(value, "shape") and not isinstance(value, numbers.Number)
 
 
+def is_scalar(value: Any) -> bool:
+    """Whether a value is a number or a tensor without a rank."""
+    return tf.TensorShape(value.shape).rank == 0 if is_tensor(value) else isinstance(value, numbers.Number)
+
+
 def check_scalar(name: str, value: Any, interval: str) -> None:
     """Raises ConfigError unless `value` is a number in the interval (see `check_number`), or a scalar tensor, for what is learned."""
     if not is_tensor(value):

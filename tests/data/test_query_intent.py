@@ -253,7 +253,7 @@ def test_clicks_on_items_that_left_the_catalogue_say_nothing(tmp_path):
 def test_settings_that_make_no_sense_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"`brand_column` should name a categorical column.*'colour'.*brand, leaf_category"):
         learn_intent(catalogue(), [], tmp_path, brand_column="colour")
-    with pytest.raises(ConfigError, match=r"`max_categories` should be a positive integer. Received: `max_categories` = 0"):
+    with pytest.raises(ConfigError, match=r"`max_categories` must be a whole number of at least 1\. Received: 0"):
         learn_intent(catalogue(), [], tmp_path, max_categories=0)
 
 

@@ -133,11 +133,11 @@ def test_it_is_quiet(capfd):
 
 def test_impossible_settings_are_refused():
     for language in ("klingon", "basque"):
-        with pytest.raises(ConfigError, match=f"`language` = '{language}'"):
+        with pytest.raises(ConfigError, match=f"`language` must be one of .*Received: '{language}'"):
             BM25(["led bulb"], language=language)
     with pytest.raises(DataError, match="at least one title"):
         BM25([])
-    with pytest.raises(ConfigError, match="`k` = 0"):
+    with pytest.raises(ConfigError, match="`k` must be a whole number of at least 1"):
         BM25(["led bulb"]).rank(["led"], 0)
 
 

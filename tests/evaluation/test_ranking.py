@@ -101,7 +101,7 @@ def test_no_queries_give_an_empty_ranking():
 @pytest.mark.parametrize(
     ("queries", "items", "k", "error", "message"),
     [
-        (np.ones((1, 1, 2)), np.ones((3, 2)), 0, ConfigError, "`k` = 0"),
+        (np.ones((1, 1, 2)), np.ones((3, 2)), 0, ConfigError, "`k` must be a whole number of at least 1"),
         (np.ones((1, 2)), np.ones((3, 2)), 1, DataError, r"shape \(1, 2\).*heads = 1"),
         (np.ones((1, 1, 3)), np.ones((3, 2)), 1, DataError, "dim = 2"),
         (np.ones((1, 1, 2)), np.ones(3), 1, DataError, r"\[items, dim\]"),
@@ -122,7 +122,7 @@ def test_impossible_input_is_named(queries, items, k, error, message):
 
 
 def test_an_impossible_block_is_named():
-    with pytest.raises(ConfigError, match="`block` = 0"):
+    with pytest.raises(ConfigError, match="`block` must be a whole number of at least 1"):
         rank_exact(np.ones((1, 1, 2)), np.ones((3, 2)), 1, block=0)
 
 

@@ -128,8 +128,8 @@ def test_a_sample_is_uniform(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"start_time": 10, "end_time": 10}, ConfigError, "`end_time` = 10"),
-        ({"start_time": 10, "max_requests": 0}, ConfigError, "`max_requests` = 0"),
+        ({"start_time": 10, "end_time": 10}, ConfigError, "`end_time` must be after `start_time` = 10"),
+        ({"start_time": 10, "max_requests": 0}, ConfigError, "`max_requests` must be a whole number of at least 1"),
         ({"start_time": START + 1}, DataError, f"no request at or after time {START + 1} has a click"),
     ],
 )
@@ -273,7 +273,7 @@ def test_a_request_without_an_order_has_no_ordered_recall():
     [
         ([[1], [2]], (1,), None, DataError, "2 rows for 1 requests"),
         ([[1, 2]], (1, 5), None, ConfigError, "k = 5 need a ranking of that depth. Received: depth 2"),
-        ([[1, 2]], (0,), None, ConfigError, "`k` should be positive"),
+        ([[1, 2]], (0,), None, ConfigError, "`k` must be whole numbers of at least 1"),
         ([[1, 9]], (2,), np.ones(5), DataError, "`item_popularity` has 5 items, but the ranking holds row 9"),
     ],
 )

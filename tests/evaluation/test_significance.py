@@ -83,7 +83,7 @@ def test_the_seed_fixes_the_result_and_blocks_do_not_bias_it(monkeypatch):
         ([[1.0, 2.0]], [[1.0, 2.0]], {}, DataError, r"\[requests\]"),
         ([1.0, np.nan], [1.0, 2.0], {}, DataError, "at least 2 requests .* Received: 1 of 2"),
         ([1.0, np.inf], [1.0, 2.0], {}, DataError, "infinite"),
-        ([1.0, 2.0], [1.0, 2.0], {"resamples": 0}, ConfigError, "`resamples` = 0"),
+        ([1.0, 2.0], [1.0, 2.0], {"resamples": 0}, ConfigError, "`resamples` must be a whole number of at least 1"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(a, b, options, error, message):

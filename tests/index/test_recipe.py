@@ -99,6 +99,12 @@ def test_impossible_recipes_are_refused(fields, message):
         Recipe(**fields)
 
 
+@pytest.mark.parametrize("items", [10, 50_000])
+def test_unknown_vectors_are_refused_whatever_the_kind(items):
+    with pytest.raises(ConfigError, match=r"`vectors` must be one of float32, int8\. Received: 'float16'"):
+        recipe_for(items, vectors="float16")
+
+
 @pytest.mark.parametrize("arguments", [{"items": 0}, {"items": 10, "k": 0}])
 def test_impossible_sizes_are_refused(arguments):
     with pytest.raises(ConfigError, match="a whole number of at least 1"):

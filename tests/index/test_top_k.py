@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness import global_policy
 
 import tfebr  # noqa: F401
 
@@ -88,3 +89,25 @@ def test_misuse_is_refused():
         IndexTopK()(tf.constant(QUERIES))
     with pytest.raises(DataError, match="Received 3 and 200"):
         IndexTopK().index(ITEMS, NAMES[:3])
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3", True])
+def test_an_impossible_k_is_named(k):
+    with pytest.raises(ConfigError, match="`k` must be a whole number of at least 1"):
+        IndexTopK(k=k)
+    with pytest.raises(ConfigError, match="`k` must be a whole number of at least 1"):
+        IndexTopK(k=3).index(ITEMS)(tf.constant(QUERIES), k=k)
+
+
+@pytest.mark.parametrize("queries", [QUERIES[0], QUERIES[:, :4], QUERIES[:, None, None], QUERIES[:, :1]])
+def test_queries_of_another_shape_are_named(queries):
+    with pytest.raises(ConfigError, match=r"`queries` must have shape \[batch, 8\] or \[batch, heads, 8\].*Received: shape"):
+        IndexTopK(k=3).index(ITEMS)(tf.constant(queries))
+
+
+def test_a_global_policy_does_not_round_what_is_searched():
+    plain = IndexTopK(k=50).index(ITEMS, NAMES)(tf.constant(QUERIES))
+    with global_policy("mixed_bfloat16"):
+        mixed = IndexTopK(k=50).index(ITEMS, NAMES)(tf.constant(QUERIES))
+    np.testing.assert_array_equal(mixed[0], plain[0])
+    np.testing.assert_array_equal(mixed[1], plain[1])

@@ -200,7 +200,7 @@ def test_prune_never_takes_the_served_one_nor_what_can_be_restored(base):
     os.rename(base / ".3.rolled-back", base / ".1.rolled-back")
     assert prune(base, 5) == [1], "older than the served one, it could not be served again"
     assert names(base) == ["2"]
-    with pytest.raises(ConfigError, match=r"`keep` should be a positive integer\. Received: keep = 0"):
+    with pytest.raises(ConfigError, match=r"`keep` must be a whole number of at least 1\. Received: 0"):
         prune(base, 0)
 
 

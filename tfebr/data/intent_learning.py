@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfebr.checks import check_number
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.intent_counts import Categories, Names, blocks
 from tfebr.data.log import clicked_items
@@ -60,8 +61,7 @@ def learn_intent(
         ConfigError: a column is not a categorical column of the catalogue, or `max_categories` or `pairs_in_memory` is not positive.
     """
     for setting, value in (("max_categories", max_categories), ("pairs_in_memory", pairs_in_memory)):
-        if value < 1:
-            raise ConfigError(f"`{setting}` should be a positive integer. Received: `{setting}` = {value!r}.")
+        check_number(setting, value, "[1, inf)", whole=True)
     roles, given, clicks = roles or ColumnRoles.of(catalogue.table), (brand_column, category_column), 0
     brands = {c: Names(catalogue, c, pairs_in_memory) for c in _columns(catalogue, roles, "brand_column", brand_column)}
     categories = {c: Categories(catalogue, c, pairs_in_memory) for c in _columns(catalogue, roles, "category_column", category_column)}

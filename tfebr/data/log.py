@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfebr.checks import check_number
 from tfebr.data.columns import ids
 from tfebr.data.log_rows import SCHEMA, SHOWN, check_order, positions, requests, rows_of_shown
 from tfebr.data.parquet import Part, parts
@@ -16,7 +17,7 @@ from tfebr.data.place import Notes, Place
 from tfebr.data.request_ids import RequestIds
 from tfebr.data.stage import Stage
 from tfebr.data.times import seconds
-from tfebr.errors import ConfigError, DataError
+from tfebr.errors import DataError
 from tfebr.files import atomic_folder
 
 __all__ = ["SCHEMA", "SHOWN", "SearchLog", "clicked_items", "shown_items", "split_time", "write_log"]
@@ -149,8 +150,7 @@ def split_time(log: SearchLog, test_share: float = 0.1) -> int:
         ConfigError: `test_share` is not strictly between 0 and 1.
         DataError: no time leaves a request on both sides.
     """
-    if not 0 < test_share < 1:
-        raise ConfigError(f"`test_share` should be between 0 and 1. Received: `test_share` = {test_share}.")
+    check_number("test_share", test_share, "(0, 1)")
     total = len(log)
     first = log.time_at(0)
     time = log.time_at(total - max(1, round(total * test_share)))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import Stemmer
 import tensorflow as tf
 
+from tfebr.checks import check_number
 from tfebr.data import text
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.ranking import Ranking, ordering_keys
@@ -49,9 +50,7 @@ class BM25:
         if not len(titles):
             raise DataError("BM25 needs at least one title.")
         if language is not None and language not in Stemmer.algorithms():
-            raise ConfigError(
-                f"`language` should be one of {', '.join(Stemmer.algorithms())} or None. Received: `language` = {language!r}."
-            )
+            raise ConfigError(f"`language` must be one of {', '.join(Stemmer.algorithms())} or None. Received: {language!r}.")
         self._stemmer = Stemmer.Stemmer(language) if language else None
         self._stop_words = _stop_words(language) if language else pa.array([], pa.string())
         terms, rows = self._terms(titles)
@@ -69,8 +68,7 @@ class BM25:
         Raises:
             ConfigError: `k` is not positive.
         """
-        if k < 1:
-            raise ConfigError(f"`k` should be a positive integer. Received: `k` = {k}.")
+        check_number("k", k, "[1, inf)", whole=True)
         terms, query = self._terms(queries)
         bounds = np.searchsorted(query, np.arange(len(queries) + 1))
         of_query = (terms.slice(start, end - start).to_pylist() for start, end in itertools.pairwise(bounds))

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from tfebr.errors import ConfigError, DataError
+from tfebr.checks import check_number
+from tfebr.errors import DataError
 from tfebr.ties import tie_width
 
 _ROW_MASK = np.int64(0xFFFFFFFF)
@@ -78,8 +79,7 @@ def rank_exact(query_embeddings: np.ndarray | Iterable[np.ndarray], item_embeddi
         DataError: a shape does not fit, or an embedding is not finite.
     """
     for name, value in (("k", k), ("block", block)):
-        if value < 1:
-            raise ConfigError(f"`{name}` should be a positive integer. Received: `{name}` = {value}.")
+        check_number(name, value, "[1, inf)", whole=True)
     if item_embeddings.ndim != 2:
         raise DataError(f"`item_embeddings` should be [items, dim]. Received: shape {item_embeddings.shape}.")
     for start in range(0, len(item_embeddings), block):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfebr.checks import is_number, require
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.ranking import Ranking
 
@@ -68,8 +69,7 @@ def check_depth(ranking: Ranking, requests: int, k: tuple[int, ...]) -> None:
     """Raises unless the ranking has one row for each request and is deep enough for every k."""
     if len(ranking) != requests:
         raise DataError(f"the ranking has {len(ranking)} rows for {requests} requests; rank exactly these requests, in their order.")
-    if not k or min(k) < 1:
-        raise ConfigError(f"`k` should be positive integers. Received: `k` = {k}.")
+    require(bool(k) and all(is_number(depth, "[1, inf)", whole=True) for depth in k), "k", "whole numbers of at least 1", k)
     if ranking.k < max(k):
         raise ConfigError(f"metrics at k = {max(k)} need a ranking of that depth. Received: depth {ranking.k}. Rank with a larger k.")
 

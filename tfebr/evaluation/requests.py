@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfebr.checks import check_number
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.log import SearchLog, shown_items, split_time  # noqa: F401
 from tfebr.data.stage import Stage
@@ -80,9 +81,9 @@ def held_out(
         DataError: a bad row in the log, or no request with a click is left.
     """
     if end_time is not None and end_time <= start_time:
-        raise ConfigError(f"`end_time` should be after `start_time` = {start_time}. Received: `end_time` = {end_time}.")
-    if max_requests is not None and max_requests < 1:
-        raise ConfigError(f"`max_requests` should be a positive integer. Received: `max_requests` = {max_requests}.")
+        raise ConfigError(f"`end_time` must be after `start_time` = {start_time}. Received: {end_time}.")
+    if max_requests is not None:
+        check_number("max_requests", max_requests, "[1, inf)", whole=True)
     random = np.random.default_rng(seed)
     traffic: collections.Counter[str] = collections.Counter()
     kept: list[tuple] = []

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from tfebr.errors import ConfigError, DataError
+from tfebr.checks import check_number
+from tfebr.errors import DataError
 
 # Bounds the block of resampled values, whatever the number of requests.
 _VALUES_AT_ONCE = 1 << 22
@@ -39,8 +40,7 @@ def paired_test(a: np.ndarray, b: np.ndarray, seed: int = 0, resamples: int = 10
         DataError: the lengths differ, fewer than 2 requests have both values, or a value is infinite.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if resamples < 1:
-        raise ConfigError(f"`resamples` should be a positive integer. Received: `resamples` = {resamples}.")
+    check_number("resamples", resamples, "[1, inf)", whole=True)
     if a.ndim != 1 or a.shape != b.shape:
         raise DataError(f"`a` and `b` should both be [requests], of the same requests. Received: shapes {a.shape} and {b.shape}.")
     differences = (a - b)[~(np.isnan(a) | np.isnan(b))]

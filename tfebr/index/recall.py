@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfebr.errors import ConfigError, DataError
+from tfebr.checks import check_number
+from tfebr.errors import DataError
 from tfebr.index.base import Index, checked_embeddings, first_unusable, what_is_wrong
 from tfebr.index.exact import ExactIndex
 from tfebr.index.kinds import index_of
@@ -205,11 +206,11 @@ def build(
         server: what the index will run on, "scann" or "stock"; see `recipe_for`.
 
     Raises:
-        ConfigError: the target is not a share, or the recipe does not fit the number of items or the server.
+        ConfigError: the target is not a share, `k` is not positive, or the recipe does not fit the number of items or the server.
         DataError: embeddings or queries have another shape, or are not finite or too long.
     """
-    if not 0 < target <= 1:
-        raise ConfigError(f"`target` should be a recall in (0, 1]. Received: target = {target!r}.")
+    check_number("target", target, "(0, 1]")
+    check_number("k", k, "[1, inf)", whole=True)
     embeddings = checked_embeddings(item_embeddings)
     queries = _checked_queries(heldout_queries, embeddings.shape[1])
     start = recipe or recipe_for(len(embeddings), k, server=server)

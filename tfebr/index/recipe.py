@@ -105,9 +105,10 @@ def recipe_for(items: int, k: int = 100, vectors: str = "float32", server: str =
             `tensorflow/serving` image, which has core operations only.
 
     Raises:
-        ConfigError: a size is not positive or the server is unknown.
+        ConfigError: a size is not positive, or vectors or server are unknown.
     """
     check_number("k", k, "[1, inf)", whole=True)
+    check_choice("vectors", vectors, VECTORS)
     kind, _ = _kind_for(items, server)
     reorder = max(3 * k, 300)
     if kind == "exact":

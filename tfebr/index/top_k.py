@@ -4,10 +4,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_recommenders.layers import factorized_top_k
 
+from tfebr.checks import check_number
 from tfebr.errors import ConfigError, DataError
 from tfebr.index.base import Index
 from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe, recipe_for
+from tfebr.shapes import check_tensors
 
 
 class IndexTopK(factorized_top_k.TopK):
@@ -19,10 +21,16 @@ class IndexTopK(factorized_top_k.TopK):
         k: number of results when a call does not say.
         query_model: maps what a call receives to embeddings; calls bring embeddings when not given.
         recipe: how to build the index; `recipe_for` the number of candidates when not given.
+        **kwargs: as Keras takes them. The layer is float32 where no `dtype` is among them: a global policy of mixed precision would round
+            the queries, and so change what is found.
+
+    Raises:
+        ConfigError: `k` is not positive.
     """
 
     def __init__(self, k: int = 100, query_model: tf.keras.Model | None = None, recipe: Recipe | None = None, **kwargs):
-        super().__init__(k=k, **kwargs)
+        check_number("k", k, "[1, inf)", whole=True)
+        super().__init__(k=k, **{"dtype": "float32"} | kwargs)
         self.query_model = query_model
         self._recipe = recipe
         self._index: Index | None = None
@@ -57,13 +65,21 @@ class IndexTopK(factorized_top_k.TopK):
         Returns:
             scores: [batch, k] float32, `base.NO_SCORE` where there are fewer results.
             identifiers: [batch, k]; "" (strings) or -1 (integers) where there are fewer results.
+
+        Raises:
+            ConfigError: there is no index yet, `k` is not positive, or the queries have another shape or dtype.
         """
         if self._index is None:
             raise ConfigError("The `index` method must be called first to create the retrieval index.")
-        embeddings = tf.cast(queries if self.query_model is None else self.query_model(queries), tf.float32)
+        k = self._k if k is None else k
+        check_number("k", k, "[1, inf)", whole=True)
+        embeddings = queries if self.query_model is None else self.query_model(queries)
+        dim = self._index.dim
+        check_tensors(queries=(embeddings, f"float [batch, {dim}] or [batch, heads, {dim}]"))
+        embeddings = tf.cast(embeddings, tf.float32)
         if embeddings.shape.rank == 2:
             embeddings = embeddings[:, None, :]
-        scores, rows = self._index.search(embeddings, self._k if k is None else k)
+        scores, rows = self._index.search(embeddings, k)
         if self._identifiers is None:
             return scores, rows
         nothing = tf.constant("" if self._identifiers.dtype == tf.string else -1, self._identifiers.dtype)

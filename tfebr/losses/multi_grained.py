@@ -10,7 +10,7 @@ from tfebr.layers.precision import at_least_float32
 from tfebr.losses.graded_infonce import graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.masked import to_logits
-from tfebr.shapes import check_scalar, check_tensors, is_tensor
+from tfebr.shapes import check_scalar, check_tensors, is_scalar, is_tensor
 
 FORMS = ("hinge", "logistic", "listwise")
 
@@ -151,7 +151,7 @@ def ranking_loss(
     check_tensors(
         shown_scores=(shown_scores, "float [batch, shown]"),
         stages=(stages, "int [batch, shown]"),
-        margin=(margin if is_tensor(margin) else None, "float [] or [batch, shown, shown]"),
+        margin=(margin if is_tensor(margin) and not is_scalar(margin) else None, "float [batch, shown, shown]"),
         confidence=(confidence, "float [batch, shown]"),
     )
     if form == "listwise":
@@ -174,8 +174,10 @@ def ranking_loss(
 
 
 def check_margin(margin: float | Sequence[float] | tf.Tensor) -> None:
-    """Raises ConfigError unless a margin that is no tensor is one number of at least 0, or three for the steps between stages."""
+    """Raises ConfigError unless a margin is one number of at least 0, three for the steps between stages, or a tensor."""
     if is_tensor(margin):
+        if is_scalar(margin):
+            check_scalar("margin", margin, "[0, inf)")
         return
     steps = list(margin) if isinstance(margin, Sequence) else [margin]
     fits = len(steps) == (3 if isinstance(margin, Sequence) else 1) and all(is_number(step, "[0, inf)") for step in steps)

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number
+from tfebr.checks import check_choice
 from tfebr.layers.precision import at_least_float32
-from tfebr.shapes import check_tensors, is_tensor
+from tfebr.shapes import check_scalar, check_tensors, is_scalar
 
 REDUCTIONS = ("sum", "mean", "mean_active")
 
@@ -36,15 +36,15 @@ def pairwise_hinge(
         ConfigError: an argument has another shape or dtype, the margin is negative, or the reduction is unknown.
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    if not is_tensor(margin):
-        check_number("margin", margin, "[0, inf)")
+    if is_scalar(margin):
+        check_scalar("margin", margin, "[0, inf)")
     check_tensors(
         scores=(scores, "float [batch, candidates]"),
         positive_scores=(positive_scores, "float [batch]"),
         mask=(mask, "bool [batch, candidates]"),
         weights=(weights, "float [batch, candidates]"),
         sample_weight=(sample_weight, "float [batch]"),
-        margin=(margin if is_tensor(margin) else None, "float [] or [batch, candidates]"),
+        margin=(None if is_scalar(margin) else margin, "float [batch, candidates]"),
     )
     scores, own = at_least_float32(scores), at_least_float32(positive_scores)
     pairs = tf.cast(margin, scores.dtype) - own[:, None] + scores

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from tfebr.checks import check_number
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ConfigError
 from tfebr.index.attributes import ItemAttributes, columns_of
@@ -68,8 +69,7 @@ class RetrievalServable(tf.Module):
         super().__init__(name="retrieval_servable")
         if index.items != len(item_ids):
             raise ConfigError(f"`index` and `item_ids` must hold the same items. Received {index.items} and {len(item_ids)} items.")
-        if default_k < 1:
-            raise ConfigError(f"`default_k` should be a positive integer. Received: default_k = {default_k!r}.")
+        check_number("default_k", default_k, "[1, inf)", whole=True)
         if attributes is not None and attributes.items != index.items:
             raise ConfigError(f"`index` and `attributes` must hold the same items. Received {index.items} and {attributes.items} items.")
         if intent is not None and attributes is None:

@@ -14,7 +14,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tfebr.errors import ArtifactError, ConfigError
+from tfebr.checks import check_number
+from tfebr.errors import ArtifactError
 from tfebr.servable.manifest import MANIFEST, read_manifest, verify_files
 
 _ROLLED_BACK = re.compile(r"\.(\d+)\.rolled-back")
@@ -104,8 +105,7 @@ def prune(base: str | os.PathLike, keep: int) -> list[int]:
     Raises:
         ConfigError: `keep` is not positive.
     """
-    if keep < 1:
-        raise ConfigError(f"`keep` should be a positive integer. Received: keep = {keep!r}.")
+    check_number("keep", keep, "[1, inf)", whole=True)
     visible = version_folders(base)
     going = {number: visible[number] for number in sorted(visible)[:-keep]}
     superseded = {number: path for number, path in _rolled_back(Path(base)).items() if visible and number < max(visible)}
