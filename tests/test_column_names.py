@@ -3,6 +3,7 @@
 import functools
 import importlib
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from hostile_columns import CATEGORIES, ITEMS, NUMBERS, PROFILE, catalogue, write_shop
 from rich.console import Console
+from typer.testing import CliRunner
 
-from tfebr import pipeline
+from tfebr import cli, pipeline
 from tfebr.data.batches import training_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
@@ -162,6 +164,31 @@ def test_a_client_asks_by_the_columns_own_names(client):
     assert_all_differ(np.concatenate(vectors))
     scores = [client.query("lamp", user={name: f"{name[:3]}1"})[0].scores for name in PROFILE]
     assert_all_differ(np.array(scores))
+
+
+def test_the_command_asks_by_the_columns_own_names(server):
+    def scores(*more):
+        asked = [
+            "query",
+            "lamp",
+            "--server",
+            server.rest_url,
+            "--name",
+            server.name,
+            "--k",
+            str(ITEMS),
+            "--filter",
+            "a%3Db=v1=a=b%7C%25",
+            *more,
+        ]
+        ended = CliRunner().invoke(cli.app, asked)
+        assert ended.exit_code == 0, ended.output
+        rows = re.findall(r"(-?\d\.\d{3})\W+(i\d+)\b", ended.output)
+        assert {item for _, item in rows} == items_where("a=b", lambda value: value == "v1=a=b|%")
+        return [score for score, _ in rows]
+
+    assert scores("--user", "größe (cm)=grö1") != scores()
+    assert scores("--user", "AGE=AGE1") != scores("--user", "age=age1") != scores()
 
 
 def test_inspect_says_how_inputs_are_called(exported):

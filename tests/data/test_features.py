@@ -75,6 +75,8 @@ def test_resolved_names_the_columns_of_the_data():
     alone = FeatureSpec().resolved(roles, None, has_users=False)
     assert (alone.item_columns, alone.user_columns, alone.history_items, alone.history_queries) == (("brand",), (), 0, 0)
     assert FeatureSpec(item_columns=()).resolved(roles, USERS, True).item_columns == ()
+    for spec in (FeatureSpec(), FeatureSpec(user_columns=("age",))):
+        assert spec.resolved(roles, USERS, has_users=False).user_columns == (), "requests of a judged set have no user"
 
 
 def test_vocabularies_hold_titles_and_queries_by_frequency(featurizer, tmp_path):
@@ -129,6 +131,7 @@ def test_every_id_is_inside_its_table(featurizer):
         ({"item_columns": ("colour",)}, USERS, "`item_columns` names 'colour'.*item_id, title, brand, price"),
         ({"user_columns": ("height",)}, USERS, "`user_columns` names 'height'.*user_id, age"),
         ({"user_columns": ("age",)}, None, "`user_columns` names 'age'"),
+        ({"user_columns": ("age", "user_id")}, USERS, "`user_columns` names 'user_id', which says whose a profile is"),
     ],
 )
 def test_unknown_columns_are_named(tmp_path, changes, users, message):

@@ -71,6 +71,14 @@ def test_a_missing_file_is_named(catalogue, featurizer, tmp_path):
         ItemTable.read(tmp_path)
 
 
+def test_titles_and_ids_may_be_read_as_categories_too(catalogue, tmp_path):
+    spec = FeatureSpec(title_lengths=(6, 20), min_count=1, oov_buckets=3, item_columns=("title", "item_id"), user_columns=())
+    write_vocabularies(spec, catalogue, [], None, tmp_path / "vocabulary")
+    table = write_item_table(catalogue, Featurizer(spec, tmp_path / "vocabulary"), tmp_path / "table", quiet=True)
+    assert set(table.columns) == {"title_words", "title_trigrams", "column_title", "column_item_id"}
+    assert len(set(table.columns["column_item_id"].tolist())) == ITEMS + 1
+
+
 def test_a_column_of_another_length_is_named(catalogue, featurizer, tmp_path):
     write_item_table(catalogue, featurizer, tmp_path / "table", quiet=True)
     np.save(tmp_path / "table" / "column_brand.npy", np.zeros(ITEMS, np.int32))

@@ -62,13 +62,13 @@ class FeatureSpec:
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
 
     def resolved(self, roles: ColumnRoles, users: pa.Table | None, has_users: bool) -> "FeatureSpec":
-        """The spec with its columns named, and without histories where the data has no users."""
+        """The spec with its columns named, and without profiles and histories where the data has no users."""
         profile = [c for c in users.column_names if c != "user_id"] if users is not None else []
-        changes: dict[str, Any] = {} if has_users else {"history_items": 0, "history_queries": 0}
+        changes: dict[str, Any] = {} if has_users else {"history_items": 0, "history_queries": 0, "user_columns": ()}
         if self.item_columns is None:
             changes["item_columns"] = roles.category
         if self.user_columns is None:
-            changes["user_columns"] = tuple(profile)
+            changes.setdefault("user_columns", tuple(profile))
         return dataclasses.replace(self, **changes)
 
 
@@ -136,6 +136,8 @@ def write_vocabularies(
         count(batch)
     for grain, counter in counters.items():
         Vocabulary.write(folder / f"grain-{grain}.txt", counter.most_common(spec.vocabulary_size, spec.min_count))
+    if "user_id" in (spec.user_columns or ()):
+        raise ConfigError("`user_columns` names 'user_id', which says whose a profile is and stands in none. Leave it out.")
     for kind, table, columns in (("item", catalogue.table, spec.item_columns), ("user", users, spec.user_columns)):
         for column in columns or ():
             if table is None or column not in table.column_names:

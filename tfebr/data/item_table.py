@@ -53,7 +53,7 @@ class ItemTable:
 
 def write_item_table(catalogue: Catalogue, featurizer: Featurizer, folder: str | os.PathLike, quiet: bool = False) -> ItemTable:
     """Featurizes the whole catalogue in blocks into memory-mapped files; atomic. Returns the table, mapped."""
-    names = ["title", *featurizer.item_columns]
+    names = list(dict.fromkeys(["title", *featurizer.item_columns]))
     graph = tf.function(featurizer.items).get_concrete_function({n: tf.TensorSpec([None], tf.string) for n in names})
     catalogue_hash = catalogue.content_hash()
     with atomic_folder(folder) as partial, progress("item table", len(catalogue), "items", quiet) as advance:
