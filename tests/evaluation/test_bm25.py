@@ -133,7 +133,7 @@ def test_it_is_quiet(capfd):
 
 def test_impossible_settings_are_refused():
     for language in ("klingon", "basque"):
-        with pytest.raises(ConfigError, match=f"`language` must be one of .*Received: '{language}'"):
+        with pytest.raises(ConfigError, match=f"`language` .*'{language}'"):
             BM25(["led bulb"], language=language)
     with pytest.raises(DataError, match="at least one title"):
         BM25([])
