@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tfebr.data.names import LONGEST_CLAUSE, MOST_CLAUSES
 from tfebr.errors import ConfigError
 from tfebr.index.attributes import ItemAttributes, filter_columns
 
@@ -138,6 +139,15 @@ def test_a_column_without_values_matches_nothing():
     empty = ItemAttributes(pa.table({"brand": ["", None]}))
     assert empty.matches(tf.constant(["brand="])).numpy().tolist() == [False, False]
     assert empty.values(tf.constant([0, -1]))["brand"].numpy().tolist() == [b"", b""]
+
+
+def test_a_filter_beyond_its_limits_finds_nothing_and_costs_nothing(matches):
+    fits = "brand=LG|" * 7000 + "brand=Sony"
+    assert 60_000 < len(fits) <= LONGEST_CLAUSE
+    assert matches(tf.constant([fits])).numpy().nonzero()[0].tolist() == [0, 1, 9]
+    assert matches(tf.constant(["", "brand=Sony"] * MOST_CLAUSES)).numpy().nonzero()[0].tolist() == [0, 9]
+    for beyond in ([fits + "|brand=Sony" * 1000], ["brand=Sony"] * (MOST_CLAUSES + 1), ["brand=Sony", "|" * 20_000_000]):
+        assert not matches(tf.constant(beyond)).numpy().any()
 
 
 def test_memory_is_four_bytes_for_each_item_and_column():

@@ -168,6 +168,14 @@ def test_filters_that_cannot_be_meant_are_refused(client, wanted, message):
     assert message in str(caught.value)
 
 
+def test_the_client_refuses_a_filter_that_would_find_nothing_for_its_size(client):
+    with pytest.raises(RequestError, match=r"`filter` must be at most 256 clauses\. Received: 257\. Put values"):
+        client.query("x", filter=["brand=Sony"] * 257)
+    with pytest.raises(RequestError, match=r"at most 65,536 bytes long\. Received: 110,\d+ bytes in 'brand=Sony"):
+        client.query("x", filter={"brand": ["Sony"] * 10_000 + ["LG"] * 10})
+    assert client.query("x", filter={"brand": ["Sony"] * 5000})[0].ids
+
+
 def test_the_client_knows_the_columns(client):
     assert client.filter_columns() == KINDS
     found = client.predict("attributes", item_ids=["sku-2", "unknown", "sku-4"])

@@ -15,6 +15,8 @@ _PLAIN = re.compile("[A-Za-z][A-Za-z0-9_]{0,63}")
 _DIGEST = re.compile("(?s).*_[0-9a-f]{16}")
 # What stands for characters of the grammar of filters, in the order of decoding: "%" comes last, or "%253D" would be read twice.
 ESCAPES = (("%3D", "="), ("%7C", "|"), ("%25", "%"))
+# Of a filter: what has more finds nothing, so that no request takes the memory of a server or the time of other requests.
+MOST_CLAUSES, LONGEST_CLAUSE = 256, 2**16
 
 
 def column_key(column: str) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfebr.data.item_ids import ItemIds
-from tfebr.data.names import ESCAPES
+from tfebr.data.names import ESCAPES, LONGEST_CLAUSE, MOST_CLAUSES
 from tfebr.errors import ConfigError
 
 CATEGORY, NUMBER = "category", "number"
@@ -71,9 +71,11 @@ class ItemAttributes(tf.Module):
             clauses: [n] strings, padded with "".
 
         Returns:
-            [items] bool; all true where there is no clause.
+            [items] bool; all true where there is no clause, all false where there are more than 256 or one of more than 65,536 bytes.
         """
         clauses = tf.boolean_mask(clauses, clauses != "")
+        short = (tf.size(clauses) <= MOST_CLAUSES) & tf.reduce_all(tf.strings.length(clauses) <= LONGEST_CLAUSE)
+        clauses = tf.cond(short, lambda: clauses, lambda: tf.constant(["no atom"]))
         return _combined(tf.logical_and, tf.ones([self.items], tf.bool), tf.size(clauses), lambda i: self._clause(clauses[i]))
 
     def values(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfebr.errors import ConfigError, RequestError
-from tfebr.servable.filters import Filter, filter_clauses
+from tfebr.servable.filters import Filter, check_size, filter_clauses
 from tfebr.servable.served import Served
 from tfebr.servable.transports import NotFoundError, RestTransport, ServerError, Transport, UnavailableError
 
@@ -144,7 +144,7 @@ class Client:
         end = time.monotonic() + self._timeout
 
         def ask(model: Served) -> list[Result]:
-            clauses = filter_clauses(filter, model.filter_columns()) if filter else []
+            clauses = check_size(filter_clauses(filter, model.filter_columns())) if filter else []
             given = columns | _in_every_row("filter", clauses, len(texts))
             asked = signature or ("search" if given.keys() & _SEARCH else "serving_default")
             return _results(model, asked, self._predict(model, asked, given, end))

@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfebr.data.names import atom, split_atom
+from tfebr.data.names import LONGEST_CLAUSE, MOST_CLAUSES, atom, split_atom
 from tfebr.errors import RequestError
 
 # Values by column, or clauses as they are sent.
@@ -41,6 +41,20 @@ def filter_clauses(wanted: Filter, columns: Mapping[str, str]) -> list[str]:
             if _known(name, columns) == "number" and ".." not in value:
                 raise RequestError(f"`filter`: column `{name}` holds numbers: write {name}=low..high. Received: {text!r:.60}.")
     return [clause for clause in wanted if clause]
+
+
+def check_size(clauses: Sequence[str]) -> list[str]:
+    """The clauses; raises RequestError where a servable would find nothing for their number or length."""
+    if len(clauses) > MOST_CLAUSES:
+        raise RequestError(f"`filter` must be at most {MOST_CLAUSES} clauses. Received: {len(clauses)}. Put values of one column into one.")
+    for clause in clauses:
+        size = len(clause.encode("utf-8", "replace"))
+        if size > LONGEST_CLAUSE:
+            raise RequestError(
+                f"`filter`: a clause must be at most {LONGEST_CLAUSE:,} bytes long. Received: {size:,} bytes in {clause!r:.60}. "
+                "Name fewer values, or those that are not wanted in `exclude`."
+            )
+    return list(clauses)
 
 
 def _known(name: str, columns: Mapping[str, str]) -> str:
