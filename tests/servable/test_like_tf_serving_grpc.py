@@ -140,9 +140,10 @@ def test_health_has_the_names_of_tensorflow_serving_and_can_be_watched(server, c
         assert found == [1, 1, 1, 1, 1, 1, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN] * 3
         assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
         other.close()
-        assert next(watches[0]).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        for watch in watches:
-            watch.cancel()
+        # All are told, and the end of the server does not wait for them to leave.
+        told = [[answer.status for answer in watch] for watch in watches]
+        assert told == [*[[health_pb2.HealthCheckResponse.NOT_SERVING]] * len(names), []] * 3
+        assert [watch.code() for watch in watches] == [grpc.StatusCode.OK] * len(watches)
 
 
 def reload(base, name="shop", path=None, platform="tensorflow", **settings):

@@ -1,5 +1,8 @@
 """grpc.health.v1, the health check that Kubernetes and load balancers ask over gRPC, under the names that TensorFlow Serving gives."""
 
+from collections.abc import Callable
+from typing import Any
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -13,6 +16,23 @@ _SERVICES = (
 )
 
 
+class _Servicer(health.HealthServicer):
+    """Ends its streams when the server does, which would wait for them otherwise."""
+
+    def __init__(self) -> None:
+        self._streams: set[Callable[[Any], None]] = set()
+        super().__init__(experimental_non_blocking=True)
+
+    def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]) -> None:
+        self._streams.add(send_response_callback)
+        context.add_callback(lambda: self._streams.discard(send_response_callback))
+        super().Watch(request, context, send_response_callback)
+
+    def end_streams(self) -> None:
+        for send in list(self._streams):
+            send(None)
+
+
 class Health:
     """`Check` and `Watch` of the whole server, of its two services, and of the model by its name.
 
@@ -23,7 +43,7 @@ class Health:
 
     def __init__(self, server: grpc.Server, model: str):
         self._model, self._loaded = model, True
-        self._servicer = health.HealthServicer(experimental_non_blocking=True)
+        self._servicer = _Servicer()
         for service in _SERVICES:
             self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._servicer.set(model, health_pb2.HealthCheckResponse.SERVING)
@@ -40,3 +60,4 @@ class Health:
     def close(self) -> None:
         """Says that nothing is served any more, to those who watch, too."""
         self._servicer.enter_graceful_shutdown()
+        self._servicer.end_streams()
