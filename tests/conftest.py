@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 for _variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "ONEDNN_MAX_CPU_ISA" in os.environ:
+    # An older processor is imitated: TensorFlow asks the real one whether oneDNN multiplies bfloat16, and would crash where it then can't.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import pytest
 from hypothesis import configuration, settings

@@ -17,7 +17,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
         env=inherited | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -50,7 +50,7 @@ def channel(server):
 
 def refused(call, request):
     with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=10)
+        call(request, timeout=60)
     return caught.value.code(), caught.value.details()
 
 
@@ -82,7 +82,7 @@ def test_status_codes_over_grpc(channel):
     metadata = get_model_metadata_pb2.GetModelMetadataRequest
     assert refused(stub.GetModelMetadata, spec_of(metadata()))[0] == INVALID
     twice = spec_of(metadata(metadata_field=["signature_def", "signature_def"]))
-    assert stub.GetModelMetadata(twice, timeout=10).model_spec.version.value == 3
+    assert stub.GetModelMetadata(twice, timeout=60).model_spec.version.value == 3
 
 
 def tensor(dtype, sizes, **values):
@@ -107,7 +107,7 @@ def tensor(dtype, sizes, **values):
 def test_both_encodings_of_tensors(channel, proto, expected):
     request = spec_of(predict_pb2.PredictRequest(), signature="half")
     request.inputs["x"].CopyFrom(proto)
-    answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=10)
+    answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
     assert list(answer.outputs["y"].float_val) == pytest.approx(expected)
 
 
@@ -119,7 +119,7 @@ def test_strings_in_tensor_content(channel):
     request.inputs["query"].CopyFrom(tensor(types_pb2.DT_STRING, [2], tensor_content=b"\x04\xc8\x01" + b"".join(texts)))
     for name in ("user_age", "history_items"):
         request.inputs[name].CopyFrom(tf.make_tensor_proto([""] * 2 if name == "user_age" else [[""]] * 2))
-    ids = tf.make_ndarray(stub.Predict(request, timeout=10).outputs["ids"])[:, 0].tolist()
+    ids = tf.make_ndarray(stub.Predict(request, timeout=60).outputs["ids"])[:, 0].tolist()
     assert ids == [joined(text.decode()).encode() for text in texts]
     for content in (b"\x04\xc8\x01lamp", b"\xff" * 20, b"\x04"):
         request.inputs["query"].tensor_content = content
@@ -130,7 +130,7 @@ def test_health_has_the_names_of_tensorflow_serving_and_can_be_watched(server, c
     health = health_pb2_grpc.HealthStub(channel)
     names = ("", "PredictionService", "ModelService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "shop")
     for name in names:
-        assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status == 1
+        assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60).status == 1
     assert refused(health.Check, health_pb2.HealthCheckRequest(service="other"))[0] == NOT_FOUND
     with Server(base, rest_port=0, grpc_port=0) as other, grpc.insecure_channel(other.grpc_target) as watched:
         stub = health_pb2_grpc.HealthStub(watched)
@@ -138,7 +138,7 @@ def test_health_has_the_names_of_tensorflow_serving_and_can_be_watched(server, c
         watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60) for name in [*names, "unknown"] * 3]
         found = [next(watch).status for watch in watches]
         assert found == [1, 1, 1, 1, 1, 1, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN] * 3
-        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
+        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
         other.close()
         # All are told, and the end of the server does not wait for them to leave.
         told = [[answer.status for answer in watch] for watch in watches]
@@ -173,9 +173,9 @@ def test_the_configuration_is_reloaded(base):
 
         assert server.versions.loaded() == [3]
         for settings, numbers in (({"every": True}, [1, 2, 3]), ({"latest": 2}, [2, 3]), ({"specific": [1, 3]}, [1, 3])):
-            assert models.HandleReloadConfigRequest(reload(base, **settings), timeout=10).status.error_code == 0
+            assert models.HandleReloadConfigRequest(reload(base, **settings), timeout=60).status.error_code == 0
             versions_are(numbers)
-        assert models.HandleReloadConfigRequest(reload(base, specific=[1, 3], labels={"stable": 1}), timeout=10).status.error_code == 0
+        assert models.HandleReloadConfigRequest(reload(base, specific=[1, 3], labels={"stable": 1}), timeout=60).status.error_code == 0
         answer = httpx.post(f"{server.rest_url}/v1/models/shop/labels/stable:predict", json={"instances": [ROW]})
         assert answer.json()["predictions"][0]["ids"][1] == "mark 1"
         code, said = refused(models.HandleReloadConfigRequest, reload(base, labels={"canary": 2}))
@@ -188,5 +188,5 @@ def test_the_configuration_is_reloaded(base):
         ):
             assert refused(models.HandleReloadConfigRequest, request)[0] == INVALID
         assert server.versions.loaded() == [1, 3], "what is refused changes nothing"
-        models.HandleReloadConfigRequest(reload(base), timeout=10)
+        models.HandleReloadConfigRequest(reload(base), timeout=60)
         versions_are([3])

@@ -85,7 +85,7 @@ def test_a_reader_never_sees_a_part_whatever_moment_the_export_is_killed_at(tmp_
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(Path(__file__).with_name("killed_export.py")), str(base), str(template)]
     with reading(base) as reader:
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stderr[-2000:]
     killed = int(ended.stdout.splitlines()[-1])
     assert killed >= 20, "every writing operation of an export is a moment"

@@ -118,14 +118,14 @@ def test_servers_answer_with_the_numbers_of_rows_and_what_to_do(server, signatur
     arrays = {name: value.numpy() for name, value in inputs_of(signatures["search"], BATCH).items()}
     columns = {name: np.vectorize(lambda x: x.decode() if isinstance(x, bytes) else x, [object])(v).tolist() for name, v in arrays.items()}
     url = f"{server.rest_url}/v1/models/toy:predict"
-    answer = httpx.post(url, json={"signature_name": "search", "inputs": columns}, timeout=30)
+    answer = httpx.post(url, json={"signature_name": "search", "inputs": columns}, timeout=120)
     assert answer.status_code == 400
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "toy", "search"
     for name, array in arrays.items():
         request.inputs[name].CopyFrom(to_proto(array))
     with grpc.insecure_channel(server.grpc_target) as channel, pytest.raises(grpc.RpcError) as refused:
-        prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
+        prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=120)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     for said in (answer.json()["error"], refused.value.details()):
         assert said.startswith("All inputs need the same number of rows. Received: automatic: 1, exclude: 2, filter: 1,")

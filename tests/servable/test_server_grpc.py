@@ -52,13 +52,13 @@ def request(inputs=None, name="shop", signature="", version=None, label=None, ou
 
 def refused(call, message, code):
     with pytest.raises(grpc.RpcError) as caught:
-        call(message, timeout=10)
+        call(message, timeout=60)
     assert caught.value.code() == code
     return caught.value.details()
 
 
 def test_predict(stub):
-    answer = stub.Predict(request(version=3), timeout=10)
+    answer = stub.Predict(request(version=3), timeout=60)
     assert (answer.model_spec.name, answer.model_spec.version.value, answer.model_spec.signature_name) == ("shop", 3, "serving_default")
     assert set(answer.outputs) == {"ids", "scores", "num_results"}
     assert tf.make_ndarray(answer.outputs["ids"]).tolist() == [
@@ -79,13 +79,13 @@ def test_every_type_comes_back(stub):
         "pair": np.array([[1, np.nan]], np.float32),
         "blob": [b"\xff\x00"],
     }
-    outputs = stub.Predict(request(inputs, signature="echo"), timeout=10).outputs
+    outputs = stub.Predict(request(inputs, signature="echo"), timeout=60).outputs
     for name, value in inputs.items():
         np.testing.assert_array_equal(tf.make_ndarray(outputs[f"out_{name}"]), np.array(value, dtype=getattr(value, "dtype", object)))
 
 
 def test_output_filter(stub):
-    assert set(stub.Predict(request(output_filter=["ids"]), timeout=10).outputs) == {"ids"}
+    assert set(stub.Predict(request(output_filter=["ids"]), timeout=60).outputs) == {"ids"}
     assert "colour" in refused(stub.Predict, request(output_filter=["ids", "colour"]), grpc.StatusCode.INVALID_ARGUMENT)
     assert "twice" in refused(stub.Predict, request(output_filter=["ids", "ids"]), grpc.StatusCode.INVALID_ARGUMENT)
 
@@ -131,7 +131,7 @@ def test_too_large_a_message_is_refused(stub):
 def test_metadata(stub):
     message = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     message.model_spec.name = "shop"
-    answer = stub.GetModelMetadata(message, timeout=10)
+    answer = stub.GetModelMetadata(message, timeout=60)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert answer.metadata["signature_def"].Unpack(signatures)
     assert answer.model_spec.version.value == 3
@@ -150,7 +150,7 @@ def test_metadata_of_another_field_is_refused(stub, fields):
 def test_status(models):
     message = get_model_status_pb2.GetModelStatusRequest()
     message.model_spec.name = "shop"
-    (status,) = models.GetModelStatus(message, timeout=10).model_version_status
+    (status,) = models.GetModelStatus(message, timeout=60).model_version_status
     assert status.version == 3
     assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
     message.model_spec.version.value = 4
@@ -160,7 +160,7 @@ def test_status(models):
 def test_nothing_of_a_request_is_logged(stub, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     secret = "my-secret-wish"
-    stub.Predict(request({**INPUTS, "query": [secret, secret]}), timeout=10)
+    stub.Predict(request({**INPUTS, "query": [secret, secret]}), timeout=60)
     refused(stub.Predict, request({**INPUTS, secret: [secret]}), grpc.StatusCode.INVALID_ARGUMENT)
     refused(stub.Predict, request({**INPUTS, "user_age": [secret] * 3}), grpc.StatusCode.INVALID_ARGUMENT)
     said = capfd.readouterr()

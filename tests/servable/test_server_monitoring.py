@@ -70,7 +70,7 @@ def grpc_request(signature="", label=None, query="lamp", version=None):
 
 def predict_over_grpc(server, **settings):
     with grpc.insecure_channel(server.grpc_target) as channel:
-        return prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(grpc_request(**settings), timeout=10)
+        return prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(grpc_request(**settings), timeout=60)
 
 
 def samples(page):
@@ -153,7 +153,7 @@ def test_labels(server):
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name, request.model_spec.version_label = "shop", "stable"
     with grpc.insecure_channel(server.grpc_target) as channel:
-        (state,) = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=10).model_version_status
+        (state,) = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=60).model_version_status
     assert state.version == 1
     for path in ("/labels/canary", "/labels/canary/metadata"):
         answer = httpx.get(f"{server.rest_url}/v1/models/shop{path}")
@@ -272,10 +272,10 @@ def test_the_command_serves_logs_and_stops_gracefully(tiny):
         url = re.search(r"http://127\.0\.0\.1:\d+", said)
         assert url, said
         for label, mark in (("", "mark 3"), ("/labels/stable", "mark 2")):
-            answer = httpx.post(f"{url[0]}/v1/models/shop{label}:predict", json={"instances": [{**ROW, "query": SECRET}]}, timeout=30)
+            answer = httpx.post(f"{url[0]}/v1/models/shop{label}:predict", json={"instances": [{**ROW, "query": SECRET}]}, timeout=120)
             assert answer.json()["predictions"][0]["ids"][1] == mark
         process.terminate()
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "stopped" in out
     assert not NATIVE_LOG.findall(errors)
