@@ -21,6 +21,7 @@ from tfebr.errors import TfebrError
 from tfebr.servable.client import Client
 
 NAME = "shop"
+ECHO = "bare_echo"
 # Of one query, as many as one search may give; and so many queries in one request: about a second of work, a megabyte for each row.
 HEAVY_K, HEAVY_ROWS = 10_000, 16
 TOLERANCE = 1e-4
@@ -71,8 +72,22 @@ def clients(protocol: str, rest: str, target: str, asking: int, leaving: int, ex
     return tally.result()
 
 
-def watch(rest: str, target: str, stop: Any) -> dict[str, list[float]]:
-    """Milliseconds of every look at status, metadata, metrics and gRPC health, each on a connection that is kept."""
+def echo(port: Any, stop: Any) -> None:
+    """Sends back what comes on one connection: what a look at it takes is the machine's own delay at that time."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port.value = server.getsockname()[1]
+        connection, _ = server.accept()
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while not stop.is_set() and (said := connection.recv(64)):
+                connection.sendall(said)
+
+
+def watch(rest: str, target: str, echo_port: int, stop: Any) -> dict[str, list[float]]:
+    """Milliseconds of every look at status, metadata, metrics, gRPC health and, for comparison, at a process that only echoes.
+
+    Each is on a connection that is kept.
+    """
     import http.client
 
     import grpc
@@ -80,8 +95,10 @@ def watch(rest: str, target: str, stop: Any) -> dict[str, list[float]]:
 
     address = urllib.parse.urlsplit(rest)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+    bare = socket.create_connection(("127.0.0.1", echo_port))
+    bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     found: dict[str, list[float]] = {}
-    with grpc.insecure_channel(target) as channel:
+    with bare, grpc.insecure_channel(target) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
 
         def get(path: str) -> None:
@@ -96,6 +113,7 @@ def watch(rest: str, target: str, stop: Any) -> dict[str, list[float]]:
             "metadata": lambda: get(f"/v1/models/{NAME}/metadata"),
             "metrics": lambda: get("/monitoring/prometheus/metrics"),
             "grpc_health": lambda: check(health_pb2.HealthCheckRequest(service=NAME), timeout=60),
+            ECHO: lambda: (bare.sendall(b"?"), bare.recv(64)),
         }
         while not stop.wait(_PROBE_EVERY):
             for name, look in looks.items():
