@@ -417,7 +417,7 @@ def test_shards_hold_disjoint_ranges_and_step_together(tiny_run, tiny_shop, tmp_
     for shards, found in ((1, "3 shards"), (2, "3 shards")):
         with pytest.raises(ConfigError, match=f"`shop` is there as {found} already"):
             pipeline.export_shards(run.path, shards, "shop", quiet=True)
-    with pytest.raises(ConfigError, match="`shards` must be from 1 to the number of items, 500"):
+    with pytest.raises(ConfigError, match="`shards` must be at most the number of items, 500"):
         pipeline.export_shards(run.path, 501, quiet=True)
 
     real, before = os.rename, sorted(base.rglob("*"))
@@ -444,3 +444,19 @@ def test_the_server_decides_the_index(tiny_run, tiny_shop, tmp_path, stub_write,
     assert read_manifest(run.path / "servable" / "shop" / "10")["index"]["target"] == 0.5
     with pytest.raises(ConfigError, match="server"):
         pipeline.export(run.path, "other", quiet=True, server="abacus")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shards": 0}, "`shards` must be a whole number of at least 1"),
+        ({"shards": "2"}, "`shards` must be a whole number. Received: '2'"),
+        ({"shards": 1, "target": 0.0}, r"`target` must be a finite number in \(0, 1\]"),
+        ({"shards": 1, "target": float("nan")}, "`target` must be a finite number"),
+        ({"shards": 1, "k": 0}, "`k` must be a whole number of at least 1"),
+        ({"shards": 1, "heldout_queries": -1}, "`heldout_queries` must be a whole number of at least 1"),
+    ],
+)
+def test_impossible_settings_of_an_export_are_refused(tiny_run, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline.export_shards(tiny_run.path, quiet=True, **settings)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tfebr.checks import check_number, conform
 from tfebr.data.batches import evaluation_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
@@ -64,6 +65,12 @@ class _Settings:
     quiet: bool = False
     server: str = "scann"
     change_filters: bool = False
+
+    def __post_init__(self):
+        conform(self)
+        check_number("target", self.target, "(0, 1]")
+        for name in ("shards", "k", "heldout_queries"):
+            check_number(name, getattr(self, name), "[1, inf)", whole=True)
 
 
 def export(
@@ -269,8 +276,8 @@ def _questions(table: pa.Table, attributes: ItemAttributes | None) -> list[dict[
 
 def _check_settings(run: RunFolder, items: int, settings: _Settings) -> None:
     """One name is one servable in a fixed number of shards: servers and clients are set up for that."""
-    if not 1 <= settings.shards <= items:
-        raise ConfigError(f"`shards` must be from 1 to the number of items, {items}. Received: {settings.shards}.")
+    if settings.shards > items:
+        raise ConfigError(f"`shards` must be at most the number of items, {items}. Received: {settings.shards}.")
     # Refuses what is impossible before anything is embedded.
     recipe_for(items // settings.shards, settings.k, server=settings.server)
     whole = run.path / "servable" / settings.name

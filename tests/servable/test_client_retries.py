@@ -141,6 +141,13 @@ def test_a_server_that_starts_late_is_found(tmp_path, protocol, monkeypatch):
             assert asked.result() == [Result([joined("lamp"), "mark 3"], [SCORE, SCORE])]
 
 
-def test_a_negative_number_of_retries_is_refused():
-    with pytest.raises(ConfigError, match="`retries` must be at least 0"):
-        Client("127.0.0.1:8501", "shop", retries=-1)
+@pytest.mark.parametrize("retries", [-1, 1.5, "3", True])
+def test_an_impossible_number_of_retries_is_refused(retries):
+    with pytest.raises(ConfigError, match="`retries` must be a whole number of at least 0"):
+        Client("127.0.0.1:8501", "shop", retries=retries)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), "3"])
+def test_an_impossible_timeout_is_refused(timeout):
+    with pytest.raises(ConfigError, match="`timeout` must be a finite number above 0"):
+        Client("127.0.0.1:8501", "shop", timeout=timeout)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfebr.checks import require
+from tfebr.checks import check_number, require
 from tfebr.data.features import Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.losses.label_smoothing import LabelSmoothing
@@ -31,6 +31,9 @@ class RunningAverage(RetrievalModel):
         query_tower, item_tower: towers made as the model's were, not yet built.
         decay: of one step.
         every: steps between two updates.
+
+    Raises:
+        ConfigError: `decay` is not between 0 and 1, or `every` is not positive.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class RunningAverage(RetrievalModel):
         every: int = 10,
     ):
         super().__init__(featurizer, table)
+        check_number("decay", decay, "(0, 1)")
+        check_number("every", every, "[1, inf)", whole=True)
         self.query_tower, self.item_tower = query_tower, item_tower
         self.decay, self.every = decay, every
         # The values are replaced.

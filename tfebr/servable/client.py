@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from tfebr.checks import check_number
 from tfebr.errors import ConfigError, RequestError
 from tfebr.servable.filters import Filter, check_size, filter_clauses
 from tfebr.servable.served import Served
@@ -62,12 +63,12 @@ class Client:
             available; any request may be repeated, as none changes anything.
 
     Raises:
-        ConfigError: an unknown protocol, an address that cannot be read, an empty name, or a negative number of retries.
+        ConfigError: an unknown protocol, an address that cannot be read, an empty name, no time, or a negative number of retries.
     """
 
     def __init__(self, target: str, name: str | None = None, protocol: str = "rest", timeout: float = 10.0, retries: int = 3):
-        if retries < 0:
-            raise ConfigError(f"`retries` must be at least 0. Received: `retries` = {retries}.")
+        check_number("timeout", timeout, "(0, inf)")
+        check_number("retries", retries, "[0, inf)", whole=True)
         if name == "":
             raise ConfigError("`name` must be the name of a model, or None for the only one of `tfebr serve`. Received: an empty name.")
         self._transport = _transport(protocol, target)
