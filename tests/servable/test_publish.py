@@ -59,7 +59,7 @@ class Reader:
         self.base, self.faults, self.looks, self.seen = base, [], 0, set()
 
     def look_until(self, stop):
-        while not stop.is_set():
+        while not stop.wait(0.002):
             self.looks += 1
             for path in self.base.iterdir():
                 if path.name.isdecimal():
