@@ -1,5 +1,6 @@
 """The sub-commands for what was published: inspect, serve, versions, query."""
 
+import gc
 import json
 import sys
 import time
@@ -83,6 +84,9 @@ def serve(
         rest_timeout=rest_api_timeout_in_ms / 1000,
         cors=rest_api_enable_cors_support,
     ) as server:
+        # What was imported and loaded stays: to look through it for garbage again and again would stop all threads for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         console.print(
             f"REST {server.rest_url}/v1/models/{server.name}  gRPC {server.grpc_target}", highlight=False, markup=False, soft_wrap=True
         )
