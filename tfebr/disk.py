@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from tfebr.errors import TfebrError
+from tfebr.messages import first_line
 
 
 @contextlib.contextmanager
@@ -16,5 +17,5 @@ def tensorflow_disk_errors(target: str | os.PathLike) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         raise TfebrError(
-            f"{target}: not written: {error.message}. Free some space or choose another folder; what was there before is unchanged."
+            f"{target}: not written: {first_line(error)}. Free some space or choose another folder; what was there before is unchanged."
         ) from error

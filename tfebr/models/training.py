@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import DataError, TfebrError
+from tfebr.messages import first_line
 from tfebr.models.devices import describe_devices
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
@@ -49,7 +50,7 @@ def _train(run: RunFolder, model: RetrievalModel, manager: tf.train.CheckpointMa
             # One pass over what is left of all epochs: a resumed run begins in the middle of one.
             model.fit(run.training_batches(settings.epochs, done), epochs=1, steps_per_epoch=total - done, verbose=0, callbacks=[watch])
         except tf.errors.DataLossError as error:
-            raise DataError(f"{folder}: a shard is damaged: {error.message}. Remove the folder and run again.") from error
+            raise DataError(f"{folder}: a shard is damaged: {first_line(error)}. Remove the folder and run again.") from error
         if watch.done != total:
             raise DataError(f"{folder}: gave {watch.done} batches where {total} were expected. Remove the folder and run again.")
 

@@ -15,9 +15,9 @@ import tensorflow as tf
 from tfebr.errors import ArtifactError, RequestError, TfebrError
 from tfebr.files import read_json
 from tfebr.literal_paths import literal
+from tfebr.messages import first_line
 from tfebr.servable.columns import SAME_ROWS
 from tfebr.servable.manifest import FOLDER, read_manifest, register_ops, verify_files
-from tfebr.servable.messages import first_line
 
 QUESTIONS = f"{FOLDER}/check.json"
 _REPEATS = 20

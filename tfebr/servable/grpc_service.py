@@ -24,8 +24,8 @@ from tensorflow_serving.apis import (
 )
 
 from tfebr.errors import RequestError
+from tfebr.messages import first_line
 from tfebr.servable.loaded import UnknownSignatureError
-from tfebr.servable.messages import first_line
 from tfebr.servable.metrics import Handled
 from tfebr.servable.tensors import from_protos, rows_of, to_proto
 from tfebr.servable.version_policy import read_config

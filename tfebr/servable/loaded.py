@@ -21,9 +21,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfebr.errors import ArtifactError, RequestError
 from tfebr.literal_paths import literal
+from tfebr.messages import first_line
 from tfebr.servable import shard_set
 from tfebr.servable.manifest import FAULTS, FOLDER, MANIFEST, file_state, read_manifest
-from tfebr.servable.messages import first_line
 from tfebr.servable.tensors import Specs, Tensors
 from tfebr.servable.warm_up import WARM_UP, read_requests
 

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfebr.errors import RequestError
+from tfebr.messages import first_line
 from tfebr.servable.bodies import TooLargeError, parse, read, uncompress
-from tfebr.servable.messages import first_line
 from tfebr.servable.metrics import MEDIA_TYPE, PATH, Handled, Metrics, code_name
 from tfebr.servable.tensors import from_json, rows_of, to_json
 from tfebr.servable.versions import NotServedError, Versions

@@ -10,9 +10,9 @@ from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from tfebr.errors import ArtifactError, ConfigError, RequestError, TfebrError
+from tfebr.messages import first_line
 from tfebr.servable.folders import check_name
 from tfebr.servable.loaded import Model
-from tfebr.servable.messages import first_line
 from tfebr.servable.version_policy import Policy
 
 _log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from tfebr.files import TakenError, atomic_folder, remove_abandoned, write_json
 from tfebr.index.recall import IndexReport
 from tfebr.index.report import draw_report
 from tfebr.literal_paths import literal
+from tfebr.messages import first_line
 from tfebr.native_logs import is_noise
 from tfebr.servable import check, kit, manifest, warm_up
-from tfebr.servable.messages import first_line
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.publish import next_version, version_folders
 from tfebr.servable.slim import slim
