@@ -191,6 +191,13 @@ def run_loss_test(loss: Callable[..., tf.Tensor], oracle: Callable[..., float]) 
         np.testing.assert_allclose(eager, value, rtol=1e-5, atol=1e-6, err_msg="graph and eager differ")
 
     check()
+    rng = np.random.default_rng(0)
+    scores, positives = (tf.constant(rng.normal(size=size), tf.bfloat16) for size in ((3, 40), 3))
+    mask = tf.constant(rng.random((3, 40)) < 0.7)
+    half = loss(scores, positives, mask)
+    assert half.dtype == tf.float32
+    whole = loss(tf.cast(scores, tf.float32), tf.cast(positives, tf.float32), mask)
+    np.testing.assert_allclose(half, whole, rtol=1e-5, err_msg="scores in bfloat16 are summed in bfloat16")
 
 
 def run_model_test(run: RunFolder, folder: Path, heads: int, normalized: bool, width: int | None = None) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from harness import global_policy
 
 import tfebr
 from tfebr.errors import ArtifactError, ConfigError, DataError, RequestError
@@ -87,6 +88,16 @@ def test_judgments_and_users_and_histories(tmp_path):
     assert {r.item_id: r.score for r in plain} != {r.item_id: r.score for r in other}
     with pytest.raises(RequestError, match=r"`user` must name columns of the profiles: age\. Received: 'city'\."):
         model.recommend("lamp", user={"city": "Oslo"})
+
+
+def test_a_program_with_mixed_precision_gets_it():
+    with global_policy("mixed_bfloat16"):
+        model = DPSR.from_data(ITEMS, clicks(), DPSRConfig(dim=16, heads=1, query_hidden=(16,), item_hidden=(16,)), quiet=True)
+        losses = model.fit(epochs=2, verbose=0).history["loss"]
+        assert np.isfinite(losses).all()
+        assert model.recommend("lamp green", k=1)[0].item_id == "green-lamp"
+    assert model.config.training.precision == model.query_tower.dtype_policy.name == "mixed_bfloat16"
+    assert model.corpus_embeddings().dtype == np.float32
 
 
 def test_the_optimizer_is_a_choice():
