@@ -11,6 +11,8 @@ from tfebr.errors import ConfigError
 _LEADING = "..."
 
 
+# There is nothing in it for AutoGraph to convert.
+@tf.autograph.experimental.do_not_convert
 def check_tensors(**arguments: tuple[Any, str]) -> None:
     """Raises ConfigError naming the first tensor whose dtype, rank or size is not as described.
 
@@ -52,6 +54,7 @@ def is_scalar(value: Any) -> bool:
     return tf.TensorShape(value.shape).rank == 0 if is_tensor(value) else isinstance(value, numbers.Number)
 
 
+@tf.autograph.experimental.do_not_convert
 def check_scalar(name: str, value: Any, interval: str) -> None:
     """Raises ConfigError unless `value` is a number in the interval (see `check_number`), or a scalar tensor, for what is learned."""
     if not is_tensor(value):
