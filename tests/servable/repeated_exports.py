@@ -1,4 +1,4 @@
-"""A fresh process that writes servables: python repeated_exports.py RUN TIMES exports the run so often, and the toy over other indexes."""
+"""A fresh process that writes servables: python repeated_exports.py RUN TIMES exports the run, and the toy over other indexes so often."""
 
 import importlib
 import sys
@@ -24,9 +24,8 @@ RECIPES = {
 
 def main(run, times):
     importlib.import_module("tfebr.servable.write")._check_in_fresh_process = lambda folder: {"ok": True}
-    for _ in range(int(times)):
-        pipeline.export(run, "exact", k=20, quiet=True)
-    for name, recipe in RECIPES.items():
+    pipeline.export(run, "exact", k=20, quiet=True)
+    for name, recipe in [*RECIPES.items()] * int(times):
         index, report = build(EMBEDDINGS, EMBEDDINGS[:50, None, :], k=10, target=0.6, recipe=recipe, quiet=True)
         ids = ItemIds(np.array(IDS))
         servable = RetrievalServable(ToyQueries(ids), ToyItems(), index, ids, 10, ItemAttributes(pa.table(COLUMNS)), ToyIntent())
