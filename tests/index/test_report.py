@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from tfebr.errors import TfebrError
-from tfebr.index.recall import IndexReport, RecallPoint
+from tfebr.index.index_report import IndexReport, RecallPoint
 from tfebr.index.recipe import Recipe
 from tfebr.index.report import draw_report
 

@@ -1,8 +1,8 @@
 from .attributes import ItemAttributes as ItemAttributes
 from .exact import ExactIndex as ExactIndex
+from .index_report import IndexReport as IndexReport
 from .kinds import index_of as index_of
 from .portable import PortableIndex as PortableIndex
-from .recall import IndexReport as IndexReport
 from .recall import build as build
 from .recall import measure_recall as measure_recall
 from .recipe import Recipe as Recipe

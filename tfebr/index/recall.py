@@ -13,6 +13,7 @@ from tfebr.checks import check_number
 from tfebr.errors import DataError
 from tfebr.index.base import Index, checked_embeddings, first_unusable, what_is_wrong
 from tfebr.index.exact import ExactIndex
+from tfebr.index.index_report import IndexReport, RecallPoint
 from tfebr.index.kinds import index_of
 from tfebr.index.portable import PortableIndex
 from tfebr.index.recipe import Recipe, reason_for, recipe_for
@@ -30,56 +31,6 @@ _BELOW = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 _Approximate = ScannIndex | PortableIndex
 _Search = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-
-
-@dataclasses.dataclass(frozen=True)
-class RecallPoint:
-    """One measured setting: recall@k on the held-out queries, the median time of a single query in milliseconds, and the index's size.
-
-    `memory_mb` are MiB of variables and asset files.
-    """
-
-    leaves_to_search: int
-    reorder: int
-    vectors: str
-    recall: float
-    latency_ms: float
-    memory_mb: float
-
-
-@dataclasses.dataclass(frozen=True)
-class IndexReport:
-    """What was built and how good it is.
-
-    Attributes:
-        recipe: with the leaves and reordering that were settled on.
-        items, dim, heads, queries: sizes, of the catalogue and of the held-out queries.
-        k, target: recall@k that was asked for.
-        recall, latency_ms, memory_mb: of the index as returned; see `RecallPoint`.
-        curve: every setting that was measured, in order.
-        reason: why the recipe to start from was of its kind, in one sentence.
-        fallback: why the index is another one than the recipe's; "" when it is not.
-        build_seconds: training of the index, without measuring.
-    """
-
-    recipe: Recipe
-    items: int
-    dim: int
-    heads: int
-    queries: int
-    k: int
-    target: float
-    recall: float
-    latency_ms: float
-    memory_mb: float
-    curve: tuple[RecallPoint, ...]
-    reason: str
-    fallback: str
-    build_seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON; of the recipe, the fields that mean something for its kind."""
-        return dataclasses.asdict(self) | {"recipe": self.recipe.as_dict()}
 
 
 class _Probe:

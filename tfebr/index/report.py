@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfebr.files import atomic_file
-from tfebr.index.recall import IndexReport
+from tfebr.index.index_report import IndexReport
 
 _LINE, _CHOSEN, _REFERENCE = "#1f6f8b", "#d1495b", "#6b7280"
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import tensorflow as tf
 
 from tfebr.data import text
-from tfebr.data.batches import SHOWN_ITEMS, Batch, steps_of, training_batches
+from tfebr.data.batches import Batch, steps_of, training_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.content import Columns, Files, differences
 from tfebr.data.dataset import Checked, DataFolder
@@ -23,17 +22,16 @@ from tfebr.data.features import Featurizer, write_vocabularies
 from tfebr.data.intent_learning import learn_intent
 from tfebr.data.item_table import ItemTable, write_item_table
 from tfebr.data.judged_requests import requests_of
-from tfebr.data.log import shown_items
-from tfebr.data.propensity import inverse_propensity, position_propensities
+from tfebr.data.propensity import inverse_propensity
 from tfebr.data.query_intent import QueryIntent
 from tfebr.data.roles import ColumnRoles
-from tfebr.data.stage import Stage
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, ConfigError, DataError
 from tfebr.files import read_json, write_json
 from tfebr.literal_paths import literal
 from tfebr.models.claim import CONFIG, check_text, claimed
 from tfebr.models.config import from_dict
+from tfebr.models.propensities import learn_propensities, training_part
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.zoo import model_class, source_of
 
@@ -254,7 +252,7 @@ def prepare_run(
     about |= {"text": text.VERSION, "columns": roles.to_json(), "content": content, "source": source_of(model_class(model_name))}
     with claimed(path, about):
         if debias and not (path / "propensities.json").exists():
-            write_json(path / "propensities.json", _learn_propensities(data, split_time))
+            write_json(path / "propensities.json", learn_propensities(data, split_time))
         training = data.judgments().split("train") if not data.has_log else None
         if not (path / "examples").exists():
             if training is None:
@@ -270,7 +268,7 @@ def prepare_run(
         if not (path / CATALOGUE).exists():
             catalogue.write(path / CATALOGUE / "catalogue.parquet")
         if not (path / "item_table").exists():
-            queries = (b["query"] for b in _before(data, split_time)) if training is None else iter(training.queries["query"].chunks)
+            queries = (b["query"] for b in training_part(data, split_time)) if training is None else iter(training.queries["query"].chunks)
             write_vocabularies(features, catalogue, queries, users, path / "vocabulary")
             write_item_table(catalogue, Featurizer(features, path / "vocabulary"), path / "item_table", quiet)
         if training is None and not (path / "intent").exists():
@@ -285,34 +283,3 @@ def input_content(data: Checked, supervision: Checked | None = None) -> dict[str
     if supervision is not None:
         found["supervision"] = supervision.content.get(TRAINING_JUDGMENTS, {})
     return found
-
-
-def _before(data: DataFolder, split_time: int | None) -> Iterator[pa.RecordBatch]:
-    """The training part of the log."""
-    for batch in data.log().batches():
-        yield batch if split_time is None else batch.filter(pa.array(batch["time"].to_numpy() < split_time))
-
-
-def _learn_propensities(data: DataFolder, split_time: int | None) -> dict[str, list]:
-    """Of each position in the training part of the log: `propensities`, the first is 1, and `clicks`."""
-    clicks = np.zeros(SHOWN_ITEMS, np.int64)
-
-    def counted() -> Iterator[pa.RecordBatch]:
-        for batch in _before(data, split_time):
-            _, _, stages, positions = shown_items(batch)
-            known = positions[(stages >= Stage.CLICKED) & (positions >= 0)]
-            clicks[:] += np.bincount(np.minimum(known, SHOWN_ITEMS - 1), minlength=SHOWN_ITEMS)
-            yield batch
-
-    problem = None
-    try:
-        propensities = position_propensities(counted(), SHOWN_ITEMS)
-    except DataError as error:
-        problem = error
-    if problem or np.count_nonzero(clicks) < 2:
-        raise DataError(
-            f"{data.path / 'log'}: its positions tell nothing of how likely each is examined, which `debias` needs to know: it compares "
-            f"clicks on one item at several positions for one query, position 0 among them. Clicks by position: {clicks[:20].tolist()}. "
-            "Set `debias` to false, or give a longer log."
-        ) from problem
-    return {"propensities": propensities.tolist(), "clicks": clicks.tolist()}

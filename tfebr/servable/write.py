@@ -16,7 +16,7 @@ import tfebr
 from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, ConfigError
 from tfebr.files import TakenError, atomic_folder, remove_abandoned, write_json
-from tfebr.index.recall import IndexReport
+from tfebr.index.index_report import IndexReport
 from tfebr.index.report import draw_report
 from tfebr.literal_paths import literal
 from tfebr.messages import first_line
