@@ -18,6 +18,7 @@ from tfebr.data.names import column_key
 from tfebr.data.vocabulary import Vocabulary
 from tfebr.errors import ConfigError
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
+from tfebr.models.clipping import ClippedAdagrad, ClippedAdam, ClippedSGD
 from tfebr.models.seeds import drawn_from
 
 if TYPE_CHECKING:
@@ -74,12 +75,13 @@ class TrainingConfig:
 
     def new_optimizer(self) -> tf.keras.optimizers.Optimizer:
         """The optimizer, with nothing learned."""
-        clipping = {"global_clipnorm": self.clip_norm}
+        clips = self.clip_norm is not None
         if self.optimizer == "adam":
-            return tf.keras.optimizers.Adam(self.learning_rate, **clipping)
+            return (ClippedAdam if clips else tf.keras.optimizers.Adam)(self.learning_rate, global_clipnorm=self.clip_norm)
         if self.optimizer == "sgd":
-            return tf.keras.optimizers.SGD(self.learning_rate, **clipping)
-        return tf.keras.optimizers.Adagrad(self.learning_rate, self.initial_accumulator, epsilon=1e-10, **clipping)
+            return (ClippedSGD if clips else tf.keras.optimizers.SGD)(self.learning_rate, global_clipnorm=self.clip_norm)
+        kind = ClippedAdagrad if clips else tf.keras.optimizers.Adagrad
+        return kind(self.learning_rate, self.initial_accumulator, epsilon=1e-10, global_clipnorm=self.clip_norm)
 
 
 @dataclasses.dataclass(frozen=True)

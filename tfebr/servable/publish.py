@@ -147,14 +147,15 @@ def lacking_shards(folder: str | os.PathLike) -> tuple[str, ...]:
     Raises:
         ArtifactError: the folder has no manifest, or a bad one.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     shard = read_manifest(folder)["about"].get("shard", {})
     number = _VERSION.fullmatch(folder.name)
     prefix = folder.parent.name.removesuffix(str(shard.get("number")))
     if "set" not in shard or number is None or prefix == folder.parent.name:
         return ()
-    others = [folder.parent.with_name(f"{prefix}{other}") for other in range(shard["of"])]
-    return tuple(other.name for other in others if other.is_dir() and _set_of(other, number[1]) != shard["set"])
+    beside = re.compile(re.escape(prefix) + r"\d+")
+    others = sorted(path for path in folder.parent.parent.iterdir() if beside.fullmatch(path.name) and path.is_dir())
+    return tuple(other.name for other in others if _set_of(other, number[1]) != shard["set"])
 
 
 def _set_of(base: Path, number: str) -> str | None:
