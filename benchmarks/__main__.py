@@ -18,6 +18,7 @@ NAMES = (
     "simulator_speed",
     "training_speed",
     "step_time",
+    "gradient_norms",
     "serving_latency",
     "filtered_search",
     "serving_load",

@@ -1,5 +1,8 @@
 """Clipping acts on the gradient as it is, and only where it is longer than allowed."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfebr.models.clipping import summed
-from tfebr.models.mgdspr import MGDSPRConfig
 from tfebr.models.retrieval_model import OPTIMIZERS, TrainingConfig
+from tfebr.models.zoo import MODELS
 
 ROWS, DIM = 5, 3
+RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "gradient_norms.json"
 
 
 @given(st.lists(st.integers(0, ROWS - 1), max_size=12), st.integers(0, 2**31))
@@ -55,6 +59,15 @@ def test_a_bound_that_is_never_reached_changes_nothing(optimizer):
         np.testing.assert_allclose(clipped, plain, rtol=1e-5)
 
 
-def test_nothing_is_clipped_unless_it_is_asked_for():
-    assert TrainingConfig().clip_norm is None
-    assert MGDSPRConfig().training.clip_norm is None
+def test_defaults_clip_where_bursts_were_measured():
+    """The benchmark's norms: what clips has steps on both sides of its bound, and what does not clip has no burst."""
+    found = json.loads(RESULT.read_text())["global_norms"]
+    assert found.keys() == MODELS.keys()
+    for name, kind in MODELS.items():
+        bound, norms = kind.Config().training.clip_norm, found[name]
+        assert norms["clip_norm"] == bound, name
+        if bound is None:
+            assert norms["largest"] < 5 * norms["median"], name
+        else:
+            assert norms["least"] < bound < norms["largest"], name
+            assert 0 < norms["share_clipped"] < 1, name

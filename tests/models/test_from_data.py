@@ -127,3 +127,12 @@ def test_what_cannot_be_is_refused(tmp_path, trained):
     alone.compile()
     with pytest.raises(ConfigError, match=r"has no data of its own\. Make it with `from_data`"):
         alone.fit()
+
+
+def test_a_folder_is_free_again_when_the_frames_were_bad(tmp_path):
+    bad = clicks(2)
+    bad.loc[0, "item_id"] = "nobody knows"
+    with pytest.raises(DataError, match="'nobody knows' is not in the catalogue"):
+        TwoTower.from_data(ITEMS, bad, CONFIG, folder=tmp_path / "shop", quiet=True)
+    assert not (tmp_path / "shop").exists()
+    assert TwoTower.from_data(ITEMS, clicks(2), CONFIG, folder=tmp_path / "shop", quiet=True).items == len(ITEMS)

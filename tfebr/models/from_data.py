@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from tfebr.data.frames import write_frames
 from tfebr.data.log import split_time
-from tfebr.errors import ConfigError
+from tfebr.errors import ConfigError, TfebrError
+from tfebr.files import remove
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import prepare_run
 from tfebr.models.zoo import name_of
@@ -37,7 +38,16 @@ def model_from_data(
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     elif Path(folder).exists() and any(Path(folder).iterdir()):
         raise ConfigError(f"`folder` must be a new or an empty folder. Received: {folder}.")
-    data = write_frames(Path(folder) / "data", catalogue, log, users)
-    split = split_time(data.log(), test_share) if data.has_log and test_share else None
-    run = prepare_run(Path(folder) / "run", name, config, data, split, quiet=quiet)
+    new = not Path(folder).exists()
+    try:
+        data = write_frames(Path(folder) / "data", catalogue, log, users)
+        split = split_time(data.log(), test_share) if data.has_log and test_share else None
+        run = prepare_run(Path(folder) / "run", name, config, data, split, quiet=quiet)
+    except TfebrError:
+        # Free for the data when it is mended.
+        for made in ("data", "run"):
+            remove(Path(folder) / made)
+        if new and Path(folder).exists():
+            Path(folder).rmdir()
+        raise
     return run.new_model()  # type: ignore[return-value]

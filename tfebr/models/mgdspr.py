@@ -59,7 +59,8 @@ class MGDSPRConfig:
             model's own; see `RunningAverage` (not in the paper).
         debias: a click counts by the inverse propensity of its position, learned from the log (not in the paper).
         features: what is read. The grains are those of the rows q_1gram, q_2gram and q_seg; titles are read by words, profiles not at all.
-        training: how it is trained (AdaGrad 0.1, batch 256, clipped at a global norm of 3; the paper's steps come to about two epochs).
+        training: how it is trained (AdaGrad 0.1, batch 256, clipped at a global norm of 3: most steps are far below it, but in the first
+            ones there are bursts of thousands; the paper's steps come to about two epochs).
     """
 
     dim: int = 128

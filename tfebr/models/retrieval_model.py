@@ -42,7 +42,10 @@ class TrainingConfig:
         learning_rate: of the optimizer.
         initial_accumulator: of AdaGrad. Losses are means over the batch, so gradients are small: with Keras's default of 0.1 the
             accumulator would never forget its start, and rare tokens would hardly move.
-        clip_norm: gradients are scaled down to this global L2 norm when theirs is larger; None leaves them as they are.
+        clip_norm: gradients are scaled down to this global L2 norm when theirs is larger; None leaves them as they are. The norm is that of
+            the gradient itself, with the rows that a step reads several times summed. The defaults are set by
+            `benchmarks/results/gradient_norms.json`: bursts in the first steps of MGDSPR and MMSE are clipped, DPSR and the two-tower
+            have none.
         seed: of everything random.
         supervision_share: share of a batch drawn from labelled pairs, where a judged set is given beside the log.
         precision: what the towers compute in, in training and in the servable: "float32", or "mixed_bfloat16", which a GPU or a
