@@ -25,7 +25,7 @@ def main(base, template):
 
     real, published = writing.atomic_folder, Path(base, "2")
 
-    def save(servable, functions, folder, target):
+    def save(servable, functions, folder, target, shard_set):
         for path in sorted(Path(template).rglob("*")):
             here = folder / path.relative_to(template)
             here.mkdir() if path.is_dir() else shutil.copyfile(path, here)

@@ -172,8 +172,10 @@ def test_rest(rest, body, path):
     sent = body["inputs" if column_form else "instances"]
     if not isinstance(sent, dict) and not isinstance(sent[0], dict):
         return
+    # Columns that the signature lacks are not read, as in TensorFlow Serving.
+    columns = INPUTS[body.get("signature_name") or "serving_default"]
     rows = (
-        [{n: _read(values[i]) for n, values in sent.items()} for i in range(len(sent["query"]))]
+        [{n: _read(values[i]) for n, values in sent.items() if n in columns} for i in range(len(sent["query"]))]
         if column_form and "query" in sent
         else sent
     )
@@ -247,7 +249,7 @@ def protos(draw):
     return signature, None if changes else rows, request
 
 
-OURS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED}
+OURS = {getattr(grpc.StatusCode, name) for name in ("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")}
 
 
 @EXAMPLES["grpc"]
