@@ -46,9 +46,12 @@ def _train(run: RunFolder, model: RetrievalModel, manager: tf.train.CheckpointMa
         if done == total:
             return
         watch = _Watch(run, manager, advance, done, steps, checkpoint_seconds)
+        callbacks = tf.keras.callbacks.CallbackList([watch], add_history=True, model=model, verbose=0, epochs=1, steps=total - done)
+        # Keras would warn where a checkpoint takes longer than a step.
+        callbacks._check_timing = False
         try:
             # One pass over what is left of all epochs: a resumed run begins in the middle of one.
-            model.fit(run.training_batches(settings.epochs, done), epochs=1, steps_per_epoch=total - done, verbose=0, callbacks=[watch])
+            model.fit(run.training_batches(settings.epochs, done), epochs=1, steps_per_epoch=total - done, verbose=0, callbacks=callbacks)
         except tf.errors.DataLossError as error:
             raise DataError(f"{folder}: a shard is damaged: {first_line(error)}. Remove the folder and run again.") from error
         if watch.done != total:
