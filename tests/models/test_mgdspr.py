@@ -218,6 +218,9 @@ def test_sampling_smoothing_learns_frequencies_and_leaves_scores_alone(run, batc
     rows = batch["positive"]
     assert (model.frequency.expected_draws(rows).numpy() > 0).all()
     assert not model.task.logq
+    before = model.frequency.expected_draws(rows).numpy()
+    model.test_step(batch)
+    np.testing.assert_allclose(model.frequency.expected_draws(rows), before, err_msg="validation counts as training")
 
 
 def test_a_click_counts_by_the_confidence_in_it(run, batch):

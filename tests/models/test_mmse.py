@@ -14,6 +14,7 @@ from tfebr.errors import ConfigError
 from tfebr.models.config import from_dict
 from tfebr.models.mmse import MMSE, MMSEConfig
 from tfebr.models.run_folder import prepare_run
+from tfebr.tasks import Candidates
 
 # Whatever a test reads is set here: defaults are tuned.
 TINY = (
@@ -67,8 +68,12 @@ class Captured(Exception):
 def task_arguments(model: MMSE, batch: dict) -> tuple:
     """Queries, shown items, their stages, the pool, known items, confidence and teacher scores."""
 
-    def capture(*arguments):
-        raise Captured(arguments)
+    def capture(queries, **given):
+        draws = given["candidate_sampling_probability"]
+        logs = None if draws is None else tf.math.log(draws)
+        pool = Candidates(given["candidate_embeddings"], given["candidate_ids"], logs)
+        rest = (given[name] for name in ("known_positives", "confidence", "teacher_scores"))
+        raise Captured((queries, given["shown"], given["stages"], pool, *rest))
 
     task, model.task = model.task, capture
     with pytest.raises(Captured) as caught:

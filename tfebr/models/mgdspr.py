@@ -269,7 +269,8 @@ class MGDSPR(SmoothedModel):
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         config, seed = self.config, self.step_seed()
         pool = tf.concat([batch["positive"], uniform_rows(config.random_negatives, self.items, seed)], axis=0)
-        self.count_draws(batch["positive"])
+        if training:
+            self.count_draws(batch["positive"])
         distinct, position = tf.unique(pool)
         embeddings = tf.gather(self.embed_items(distinct, training), position)
         candidates = Candidates(embeddings, pool, self.log_draws(pool, config.random_negatives))

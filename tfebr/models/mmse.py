@@ -211,7 +211,8 @@ class MMSE(SmoothedModel):
         counts = config.ordered, config.clicked, config.unclicked
         mined = mine_stages(batch["items"], stages, batch["positions"], *counts, config.near, seed + 1)
         pool = tf.concat([batch["positive"], uniform_rows(config.random_negatives, self.items, seed)], axis=0)
-        self.count_draws(batch["positive"])
+        if training:
+            self.count_draws(batch["positive"])
         distinct, position = tf.unique(tf.concat([tf.reshape(mined.rows, [-1]), pool], axis=0))
         shown, pooled = self._placed(self.embed_items(distinct, training), position, mined.rows)
         teacher_scores = None
