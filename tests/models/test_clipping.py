@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfebr.models.clipping import summed
-from tfebr.models.retrieval_model import OPTIMIZERS, TrainingConfig
+from tfebr.models.training_config import OPTIMIZERS, TrainingConfig
 from tfebr.models.zoo import MODELS
 
 ROWS, DIM = 5, 3

@@ -12,8 +12,8 @@ from tfebr.data.batches import evaluation_batches
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ConfigError
 from tfebr.models.encoders import RawQueryEncoder
-from tfebr.models.retrieval_model import TrainingConfig
 from tfebr.models.run_folder import RunFolder
+from tfebr.models.training_config import TrainingConfig
 from tfebr.publish import export
 from tfebr.servable import check
 

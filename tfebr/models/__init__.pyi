@@ -6,8 +6,8 @@ from .mmse import MMSE as MMSE
 from .mmse import MMSEConfig as MMSEConfig
 from .recommend import Recommendations as Recommendations
 from .retrieval_model import RetrievalModel as RetrievalModel
-from .retrieval_model import TrainingConfig as TrainingConfig
 from .run_folder import RunFolder as RunFolder
+from .training_config import TrainingConfig as TrainingConfig
 from .two_tower import TwoTower as TwoTower
 from .two_tower import TwoTowerConfig as TwoTowerConfig
 from .zoo import register as register

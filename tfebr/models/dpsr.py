@@ -12,7 +12,9 @@ from tfebr.layers.heads import MultiHeadEncoder
 from tfebr.layers.item_encoder import ItemEncoder
 from tfebr.layers.precision import at_least_float32
 from tfebr.losses.pairwise_hinge import REDUCTIONS
-from tfebr.models.retrieval_model import RetrievalModel, Tables, TrainingConfig
+from tfebr.models.retrieval_model import RetrievalModel
+from tfebr.models.tables import Tables
+from tfebr.models.training_config import TrainingConfig
 from tfebr.tasks.candidates import Candidates, random_negatives_for, uniform_rows
 from tfebr.tasks.pairwise_retrieval import PairwiseRetrieval
 

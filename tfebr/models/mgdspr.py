@@ -17,8 +17,9 @@ from tfebr.layers.precision import at_least_float32, to_length
 from tfebr.layers.query_unit import QueryUnit
 from tfebr.layers.windows import cut_windows, places_of
 from tfebr.losses.label_smoothing import LabelSmoothing
-from tfebr.models.retrieval_model import TrainingConfig, column_sizes
 from tfebr.models.running_average import SmoothedModel, check_smoothing
+from tfebr.models.tables import column_sizes
+from tfebr.models.training_config import TrainingConfig
 from tfebr.tasks.candidates import Candidates, uniform_rows
 from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval, check_mix
 
@@ -115,7 +116,7 @@ class MGDSPRConfig:
         require(len(self.features.grains) == 3, "features.grains", "three grains: of q_1gram, q_2gram and q_seg", self.features.grains)
 
 
-class Tables:
+class EventTables:
     """The embedding tables: one for each grain of text, item ids and categories of width dim, and their narrow kin in events.
 
     Attributes:
@@ -159,7 +160,7 @@ def _title_grains(config: MGDSPRConfig) -> list[str]:
 class QueryTower(tf.keras.Model):
     """phi(q, R, S, L): feature dict -> [batch, 1, dim]."""
 
-    def __init__(self, config: MGDSPRConfig, tables: Tables):
+    def __init__(self, config: MGDSPRConfig, tables: EventTables):
         super().__init__(name="query_tower", dtype=config.training.precision)
         self.config, policy = config, self.dtype_policy
         self.grains = config.features.grains
@@ -229,7 +230,7 @@ class QueryTower(tf.keras.Model):
 class ItemTower(tf.keras.Model):
     """psi(i) = e + tanh(W_t mean(w_1 .. w_N)): feature dict -> [items, dim]. An item that was not there in training has e = 0."""
 
-    def __init__(self, config: MGDSPRConfig, tables: Tables):
+    def __init__(self, config: MGDSPRConfig, tables: EventTables):
         super().__init__(name="item_tower", dtype=config.training.precision)
         self.text = {grain: tables.text[grain] for grain in _title_grains(config)}
         read = {"item": config.item_ids}
@@ -263,7 +264,7 @@ class MGDSPR(SmoothedModel):
             self.keep_teacher(featurizer, table, *self._new_towers(featurizer))
 
     def _new_towers(self, featurizer: Featurizer) -> tuple[QueryTower, ItemTower]:
-        tables = Tables(self.config, featurizer, self.items)
+        tables = EventTables(self.config, featurizer, self.items)
         return QueryTower(self.config, tables), ItemTower(self.config, tables)
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:

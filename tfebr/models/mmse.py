@@ -21,8 +21,9 @@ from tfebr.layers.user_encoder import UserEncoder
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.multi_grained import FORMS
-from tfebr.models.retrieval_model import Tables, TrainingConfig
 from tfebr.models.running_average import SmoothedModel, check_smoothing
+from tfebr.models.tables import Tables
+from tfebr.models.training_config import TrainingConfig
 from tfebr.tasks.candidates import Candidates, uniform_rows
 from tfebr.tasks.multi_grained_retrieval import OBJECTIVES, UNCLICKED, MultiGrainedRetrieval, shown_and_pool_scores
 from tfebr.tasks.stages import mine_stages

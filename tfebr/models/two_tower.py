@@ -9,7 +9,9 @@ from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
-from tfebr.models.retrieval_model import RetrievalModel, Tables, TrainingConfig
+from tfebr.models.retrieval_model import RetrievalModel
+from tfebr.models.tables import Tables
+from tfebr.models.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
