@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfebr.files import write_json
+from tfebr.infrastructure.files import write_json
 
 FOLDER = Path(__file__).parent
 NAMES = (

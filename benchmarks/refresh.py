@@ -15,11 +15,11 @@ from benchmarks.measure import shop, spread
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
 from tfebr.data.log import split_time
-from tfebr.literal_paths import literal
+from tfebr.infrastructure.literal_paths import literal
 from tfebr.models.dpsr import DPSRConfig
 from tfebr.models.encoders import RawItemEncoder
 from tfebr.models.run_folder import RunFolder, prepare_run
-from tfebr.refresh import catalogue_vectors, content_hashes, run_identity
+from tfebr.publishing.embedding_cache import catalogue_vectors, content_hashes, run_identity
 
 CHANGED, REPEATS = 0.01, 3
 

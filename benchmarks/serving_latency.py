@@ -17,9 +17,9 @@ from benchmarks.measure import shop
 from tfebr import pipeline
 from tfebr.data.item_ids import ItemIds
 from tfebr.data.names import input_names
-from tfebr.files import read_json, write_json
 from tfebr.index.recall import build
 from tfebr.index.scann import ScannIndex
+from tfebr.infrastructure.files import read_json, write_json
 from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.run_folder import RunFolder
 from tfebr.servable import manifest

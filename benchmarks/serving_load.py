@@ -20,21 +20,21 @@ from benchmarks.measure import shop, spread
 from benchmarks.serving_latency import HELD_OUT, RECALL_TARGET, K, clustered, encoder_over, near_items
 from benchmarks.serving_loading import loading
 from tfebr import pipeline
+from tfebr.client.client import Client
 from tfebr.data.item_ids import ItemIds
-from tfebr.files import read_json
 from tfebr.index.recall import build
 from tfebr.index.recipe import recipe_for
+from tfebr.infrastructure.files import read_json
 from tfebr.models.encoders import RawItemEncoder
 from tfebr.models.run_folder import RunFolder
 from tfebr.servable import manifest
 from tfebr.servable.check import complete_inputs, load
-from tfebr.servable.client import Client
-from tfebr.servable.loaded import Model
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.publish import roll_back
-from tfebr.servable.server import Server
 from tfebr.servable.tensors import to_proto
+from tfebr.servable.version_folders import roll_back
 from tfebr.servable.write import write
+from tfebr.server.loaded import Model
+from tfebr.server.server import Server
 
 CLIENTS, NAME, ITEMS = 8, "shop", 20_000
 PREDICT = "/tensorflow.serving.PredictionService/Predict"

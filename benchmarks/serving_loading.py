@@ -14,11 +14,11 @@ from scann import scann_ops
 from tensorflow.python.framework import op_def_registry
 
 from benchmarks.serving_probe import _memory_mb
-from tfebr.files import read_json
+from tfebr.infrastructure.files import read_json
 from tfebr.servable import manifest
 from tfebr.servable.check import complete_inputs, load
-from tfebr.servable.loaded import Model
 from tfebr.servable.warm_up import WARM_UP
+from tfebr.server.loaded import Model
 
 _REPEATS = 3
 

@@ -21,11 +21,11 @@ from benchmarks.stress_clients import ECHO, HEAVY_K, HEAVY_ROWS, NAME, TOLERANCE
 from tfebr.data.item_ids import ItemIds
 from tfebr.index.exact import ExactIndex
 from tfebr.servable.check import complete_inputs
-from tfebr.servable.loaded import Model
 from tfebr.servable.manifest import MANIFEST
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.publish import prune, restore, roll_back
+from tfebr.servable.version_folders import prune, restore, roll_back
 from tfebr.servable.write import write
+from tfebr.server.loaded import Model
 
 ITEMS, DIM, K = 20_000, 64, 100
 VERSIONS = (1, 2, 3)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from tfebr.client.client import Client
 from tfebr.errors import TfebrError
-from tfebr.servable.client import Client
 
 NAME = "shop"
 ECHO = "bare_echo"

@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tfebr import cli, pipeline
+from tfebr.client.client import Client
 from tfebr.data.batches import training_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
@@ -25,10 +26,9 @@ from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.run_folder import prepare_run
 from tfebr.models.zoo import model_class
 from tfebr.servable import check, manifest
-from tfebr.servable.client import Client
 from tfebr.servable.describe import show
 from tfebr.servable.inspect import inspect
-from tfebr.servable.server import Server
+from tfebr.server.server import Server
 
 writing = importlib.import_module("tfebr.servable.write")
 TRAINING = {"training": {"batch_size": 32, "epochs": 1}}

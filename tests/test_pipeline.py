@@ -20,7 +20,7 @@ from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError, DataError, TfebrError
 from tfebr.evaluation.ranking import Ranking
 from tfebr.evaluation.runs import read_run
-from tfebr.files import read_json, write_json
+from tfebr.infrastructure.files import read_json, write_json
 from tfebr.models.run_folder import RunFolder
 
 # The room's public function has the name of its module, which an import gives only sometimes.

@@ -24,7 +24,11 @@ ROOMS = {
     "index": "ExactIndex IndexReport IndexTopK ItemAttributes PortableIndex Recipe ScannIndex build index_of measure_recall recipe_for",
     "evaluation": "BM25 Comparison HeldOut Ranking Report comparison_table draw_comparison evaluate_judged evaluate_requests held_out "
     "paired_test rank_exact read_qrels read_run stage_order write_qrels write_run",
-    "servable": "Client Result RetrievalServable Server ShardedClient Version inspect prune restore roll_back write",
+    "servable": "RetrievalServable Version inspect prune restore roll_back write",
+    "publishing": "Published export export_shards refresh",
+    "server": "Server",
+    "client": "Client Result ShardedClient",
+    "infrastructure": "",
 }
 PACKAGE = Path(tfebr.__file__).parent
 

@@ -12,7 +12,7 @@ import tfebr
 from tfebr import cli_serving
 from tfebr.command_line import pair, say_next
 from tfebr.errors import ConfigError, TfebrError
-from tfebr.native_logs import without_noise
+from tfebr.infrastructure.native_logs import without_noise
 from tfebr.show import console, show_reports
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model; a run that was interrupted goes on where it stopped."""
-    from tfebr.files import read_json
+    from tfebr.infrastructure.files import read_json
     from tfebr.pipeline import train as start
 
     values = read_json(config) if config else {}
@@ -185,7 +185,7 @@ def demo(
 
 
 def _show_data(out: Path) -> None:
-    from tfebr.files import read_json
+    from tfebr.infrastructure.files import read_json
 
     about = read_json(out / "about.json")
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in about.items() if isinstance(value, int))

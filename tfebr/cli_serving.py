@@ -55,8 +55,8 @@ def serve(
     import signal
 
     from tfebr.servable.folders import only_servable
-    from tfebr.servable.request_log import JsonLines
-    from tfebr.servable.server import Server
+    from tfebr.server.request_log import JsonLines
+    from tfebr.server.server import Server
 
     if log not in ("json", "none"):
         raise ConfigError(f"`log` must be json or none. Received: {log!r}.")
@@ -107,7 +107,7 @@ def versions(
     name: Annotated[str | None, typer.Option(help="Which servable of RUN.")] = None,
 ) -> None:
     """List the published versions; roll back, restore or delete some. Servers that watch the folder follow by themselves."""
-    from tfebr.servable import publish
+    from tfebr.servable import version_folders as publish
     from tfebr.servable.folders import only_servable
 
     if rollback + restore + (prune is not None) > 1:
@@ -151,10 +151,10 @@ def query(
     k: Annotated[int | None, typer.Option(min=1, help="How many results to ask for; the first 10 are printed when not given.")] = None,
 ) -> None:
     """Ask a running server."""
+    from tfebr.client.client import Client
+    from tfebr.client.sharded_client import ShardedClient
     from tfebr.data.catalogue import Catalogue
-    from tfebr.servable.client import Client
     from tfebr.servable.folders import check_name
-    from tfebr.servable.sharded_client import ShardedClient
 
     if name is not None:
         check_name(name)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tfebr import pipeline
+from tfebr.client.client import Client
 from tfebr.data.dataset import DataFolder
 from tfebr.data.log import shown_items
 from tfebr.data.simulator import PRESETS, simulate
@@ -14,9 +15,8 @@ from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
 from tfebr.evaluation.picture import draw_comparison
 from tfebr.evaluation.requests import held_out
-from tfebr.files import read_json
-from tfebr.servable.client import Client
-from tfebr.servable.server import Server
+from tfebr.infrastructure.files import read_json
+from tfebr.server.server import Server
 from tfebr.show import console, results_table, show_reports
 
 _MODELS = ("dpsr", "mgdspr", "mmse")

@@ -30,15 +30,15 @@ from tfebr.evaluation.report import Report, places_of
 from tfebr.evaluation.requests import HeldOut, evaluate_requests, held_out
 from tfebr.evaluation.runs import write_run
 from tfebr.evaluation.stage_order import ShownItems, stage_order
-from tfebr.files import read_json, write_json
+from tfebr.infrastructure.files import read_json, write_json
+from tfebr.infrastructure.progress import tell
 from tfebr.models.claim import only_training
 from tfebr.models.config import from_dict
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder, input_content, prepare_run
 from tfebr.models.training import fit
 from tfebr.models.zoo import model_class, name_of
-from tfebr.progress import tell
-from tfebr.publish import export, export_shards, refresh
+from tfebr.publishing.publish import export, export_shards, refresh
 
 __all__ = [
     "TEST_SHARE",

@@ -65,7 +65,7 @@ def _cell(value: Any) -> str:
 
 
 def versions_table(versions: list[Any]) -> Table:
-    """Published versions (`tfebr.servable.publish.Version`), a row each."""
+    """Published versions (`tfebr.servable.version_folders.Version`), a row each."""
     table = Table("version", "state", "model", "created (UTC)", "MiB", "items", "recall")
     for version in versions:
         size = "" if version.bytes is None else f"{version.bytes / 2**20:.1f}"

@@ -7,9 +7,9 @@ Add --grpc when the addresses are gRPC ports. `tfebr query` does the same with t
 
 import sys
 
+from tfebr.client.client import Client
+from tfebr.client.sharded_client import ShardedClient
 from tfebr.errors import TfebrError
-from tfebr.servable.client import Client
-from tfebr.servable.sharded_client import ShardedClient
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from tfebr.data.catalogue import Catalogue
 from tfebr.data.dataset import DataFolder
 from tfebr.data.roles import ROLES, ColumnRoles
 from tfebr.errors import DataError
-from tfebr.files import read_json, write_json
+from tfebr.infrastructure.files import read_json, write_json
 
 TABLE = Catalogue(
     pa.table({"item_id": ["1"], "price": [2.0], "marke": ["Acme"], "title": ["lamp"], "description": ["of brass"], "url": ["u"]})

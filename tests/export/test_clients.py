@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from toy_servable import COLUMNS, QUESTIONS, ToyIntent, toy_servable
 
+from tfebr.client.client import Client
 from tfebr.servable import kit
-from tfebr.servable.client import Client
-from tfebr.servable.server import Server
 from tfebr.servable.write import write
+from tfebr.server.server import Server
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")

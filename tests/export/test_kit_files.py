@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tfebr.servable import kit, metrics
+from tfebr.servable import kit
+from tfebr.server import prometheus as metrics
 
 EXPORT = Path(__file__).parents[2] / "export"
 YAML = ["docker/docker-compose.yml", "kubernetes/model.yaml", "kubernetes/shards.yaml"]

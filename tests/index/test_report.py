@@ -10,8 +10,8 @@ from matplotlib.image import imread
 
 from tfebr.errors import TfebrError
 from tfebr.index.index_report import IndexReport, RecallPoint
+from tfebr.index.recall_picture import draw_report
 from tfebr.index.recipe import Recipe
-from tfebr.index.report import draw_report
 
 
 def _points(*settings, vectors="float32"):

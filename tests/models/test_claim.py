@@ -15,7 +15,7 @@ from tfebr.data.judgments import Judgments
 from tfebr.data.log import write_log
 from tfebr.errors import ConfigError, DataError, TfebrError
 from tfebr.evaluation.requests import split_time
-from tfebr.files import held
+from tfebr.infrastructure.files import held
 from tfebr.models.run_folder import RunFolder, input_content
 
 

@@ -14,7 +14,7 @@ from tfebr.errors import ConfigError
 from tfebr.models.encoders import RawQueryEncoder
 from tfebr.models.run_folder import RunFolder
 from tfebr.models.training_config import TrainingConfig
-from tfebr.publish import export
+from tfebr.publishing.publish import export
 from tfebr.servable import check
 
 

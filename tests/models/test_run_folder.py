@@ -13,7 +13,7 @@ from tfebr.data.dataset import DataFolder
 from tfebr.data.log import SCHEMA, write_log
 from tfebr.data.propensity import inverse_propensity, position_propensities
 from tfebr.errors import ArtifactError, ConfigError, DataError, TfebrError
-from tfebr.files import read_json, write_json
+from tfebr.infrastructure.files import read_json, write_json
 from tfebr.models.config import from_dict
 from tfebr.models.dpsr import DPSRConfig
 from tfebr.models.mgdspr import MGDSPRConfig

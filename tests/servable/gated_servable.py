@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfebr.servable.server import Server
+from tfebr.server.server import Server
 
 
 class Gated(tf.Module):

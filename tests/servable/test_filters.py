@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from toy_servable import COLUMNS, EMBEDDINGS, IDS, ITEMS, QUESTIONS, K, ToyIntent, ToyItems, ToyQueries, toy_servable
 
 from tfebr.cli import app
+from tfebr.client.client import Client
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ConfigError, RequestError
 from tfebr.index.exact import ExactIndex
 from tfebr.servable import check, manifest
-from tfebr.servable.client import Client
 from tfebr.servable.filters import filter_clauses
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.server import Server
 from tfebr.servable.write import write
+from tfebr.server.server import Server
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")

@@ -15,9 +15,9 @@ from search_oracle import check_answer
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from toy_servable import COLUMNS, IDS, QUESTIONS, K, ToyIntent, ToyQueries, toy_servable
 
-from tfebr.servable.server import Server
 from tfebr.servable.tensors import to_proto
 from tfebr.servable.write import write
+from tfebr.server.server import Server
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")

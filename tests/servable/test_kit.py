@@ -21,8 +21,8 @@ from toy_servable import COLUMNS, QUESTIONS, ToyIntent, toy_servable
 
 from tfebr.servable import kit
 from tfebr.servable.inspect import inspect
-from tfebr.servable.server import Server
 from tfebr.servable.write import write
+from tfebr.server.server import Server
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")
@@ -182,7 +182,7 @@ def test_a_folder_without_descriptors_says_where_the_protos_are(version, tmp_pat
 
 
 def test_bytes_that_are_no_text_travel_as_base64():
-    from tfebr.servable.examples import curl
+    from tfebr.servable.sample_requests import curl
 
     body = json.loads(_body(curl("m", "s", {"x": tf.constant([b"ok", b"\xff"]).numpy(), "y": tf.constant([[1, 2]]).numpy()})))
     assert body["inputs"] == {"x": ["ok", {"b64": "/w=="}], "y": [[1, 2]]}

@@ -10,15 +10,15 @@ from tiny_servable import joined, write_tiny
 from typer.testing import CliRunner
 
 from tfebr import cli
+from tfebr.client.client import Client
+from tfebr.client.sharded_client import ShardedClient
 from tfebr.command_line import say_next
 from tfebr.errors import ConfigError, RequestError
-from tfebr.publish import export, export_shards, refresh
-from tfebr.servable import versions as versions_module
-from tfebr.servable.client import Client
+from tfebr.publishing.publish import export, export_shards, refresh
 from tfebr.servable.folders import check_name, only_servable
-from tfebr.servable.loaded import Model
-from tfebr.servable.server import Server
-from tfebr.servable.sharded_client import ShardedClient
+from tfebr.server import versions as versions_module
+from tfebr.server.loaded import Model
+from tfebr.server.server import Server
 
 BAD = ["", "a/b", "..", ".", ".hidden", "a:b", "a b", "-x", "a\n", "a\0", "x" * 201, "é" * 101, "a'b", "$(a)", "a%2Fb"]
 GOOD = ["dpsr", "5", "a.b-c_d", "Größe", "靴", "_x", "x" * 200]
@@ -96,7 +96,7 @@ def test_the_only_model_is_asked_whatever_its_name(base):
 
 def test_a_server_that_does_not_tell_its_models(base, monkeypatch):
     """TensorFlow Serving answers 400 to a status without a name, and INVALID_ARGUMENT to metadata without one."""
-    from tfebr.servable import grpc_service, rest
+    from tfebr.server import grpc_service, rest
 
     monkeypatch.setattr(rest, "_LIST", re.compile("never"))
     real = grpc_service._spec

@@ -19,7 +19,7 @@ from tfebr import cli
 from tfebr.errors import ArtifactError, ConfigError
 from tfebr.index.recall import build
 from tfebr.servable.manifest import verify_files
-from tfebr.servable.publish import next_version, prune, restore, roll_back, versions
+from tfebr.servable.version_folders import next_version, prune, restore, roll_back, versions
 from tfebr.servable.write import write
 
 # The room's public function has the name of its module, which an import gives only sometimes.

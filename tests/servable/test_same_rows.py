@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from toy_servable import COLUMNS, QUESTIONS, ToyIntent, ToyItems, toy_servable
 
+from tfebr.client.client import Client
 from tfebr.errors import RequestError
 from tfebr.servable import check
-from tfebr.servable.client import Client
-from tfebr.servable.columns import SAME_ROWS
+from tfebr.servable.input_arrays import SAME_ROWS
 from tfebr.servable.same_rows import with_same_rows
-from tfebr.servable.server import Server
 from tfebr.servable.tensors import to_proto
 from tfebr.servable.write import write
+from tfebr.server.server import Server
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")

@@ -13,6 +13,8 @@ from search_oracle import check_answer
 from toy_servable import COLUMNS, EMBEDDINGS, IDS, ITEMS, QUESTIONS, ToyIntent, ToyItems, ToyQueries, toy_servable
 
 from tfebr.cli import app
+from tfebr.client.client import Client
+from tfebr.client.transports import Described
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import RequestError
 from tfebr.index.attributes import ItemAttributes
@@ -20,11 +22,9 @@ from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe
 from tfebr.servable import module
 from tfebr.servable.check import complete_inputs
-from tfebr.servable.client import Client
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.server import Server
-from tfebr.servable.transports import Described
 from tfebr.servable.write import write
+from tfebr.server.server import Server
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")

@@ -14,13 +14,13 @@ from toy_servable import toy_servable, write_unchecked
 from typer.testing import CliRunner
 
 from tfebr import cli
+from tfebr.client.client import Client
 from tfebr.errors import ArtifactError
-from tfebr.servable import versions as versions_module
-from tfebr.servable.client import Client
 from tfebr.servable.manifest import MANIFEST, read_manifest
-from tfebr.servable.publish import versions as published
-from tfebr.servable.server import Server
-from tfebr.servable.versions import Versions
+from tfebr.servable.version_folders import versions as published
+from tfebr.server import versions as versions_module
+from tfebr.server.server import Server
+from tfebr.server.versions import Versions
 
 
 @pytest.fixture(scope="module")

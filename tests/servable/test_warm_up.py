@@ -16,11 +16,11 @@ from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ArtifactError
 from tfebr.index.exact import ExactIndex
 from tfebr.servable import manifest
-from tfebr.servable.loaded import Model
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.versions import Versions
 from tfebr.servable.warm_up import WARM_UP, read_requests, representative_requests, write_requests
 from tfebr.servable.write import write
+from tfebr.server.loaded import Model
+from tfebr.server.versions import Versions
 
 # The room's public function has the name of its module, which an import gives only sometimes.
 writing = importlib.import_module("tfebr.servable.write")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfebr.servable.server import Server
+from tfebr.server.server import Server
 
 
 class _Tiny(tf.Module):

@@ -16,7 +16,7 @@ from tfebr.data.parquet import within
 from tfebr.data.place import Notes, Place
 from tfebr.data.tables import Tables
 from tfebr.errors import DataError
-from tfebr.files import atomic_file
+from tfebr.infrastructure.files import atomic_file
 
 _REQUIRED = ("item_id", "title")
 

@@ -16,8 +16,8 @@ from tfebr.data.place import Notes
 from tfebr.data.roles import ColumnRoles
 from tfebr.data.users import read_users
 from tfebr.errors import DataError
-from tfebr.files import read_json
-from tfebr.progress import progress
+from tfebr.infrastructure.files import read_json
+from tfebr.infrastructure.progress import progress
 
 
 @dataclasses.dataclass(frozen=True)

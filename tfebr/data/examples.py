@@ -17,10 +17,10 @@ from tfebr.data.history import windows
 from tfebr.data.log import SCHEMA, shown_items
 from tfebr.data.names import column_key
 from tfebr.data.stage import Stage
-from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, DataError
-from tfebr.files import atomic_folder, read_json, write_json
-from tfebr.progress import progress
+from tfebr.infrastructure.disk import tensorflow_disk_errors
+from tfebr.infrastructure.files import atomic_folder, read_json, write_json
+from tfebr.infrastructure.progress import progress
 
 # What an example keeps of a history; models read a part of it. The lengths cover the longest windows of the three papers.
 HISTORY_ITEMS = 200

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import tensorflow as tf
 
-from tfebr.checks import conform, require
 from tfebr.data import text
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.names import column_key
 from tfebr.data.roles import ColumnRoles
 from tfebr.data.vocabulary import TokenCounter, Vocabulary
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.checks import conform, require
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tfebr.data.stage import Stage
 from tfebr.data.tables import Tables
 from tfebr.data.users import conformed
 from tfebr.errors import DataError
-from tfebr.files import atomic_folder
+from tfebr.infrastructure.files import atomic_folder
 
 # The time of the first row of a log that says none: such rows are taken in their order, one a second.
 _NO_TIME = 946_684_800

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfebr.checks import check_number
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.intent_counts import Categories, Names, blocks
 from tfebr.data.log import clicked_items
 from tfebr.data.query_intent import IntentTables, terms_of
 from tfebr.data.roles import ColumnRoles
 from tfebr.errors import ConfigError
-from tfebr.progress import progress
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.progress import progress
 
 # So many clicks choose the columns; from there on only those two are counted.
 _CHOOSING_CLICKS = 100_000

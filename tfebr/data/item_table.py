@@ -9,8 +9,8 @@ import tensorflow as tf
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.features import Featurizer
 from tfebr.errors import ArtifactError
-from tfebr.files import atomic_folder, read_json, write_json
-from tfebr.progress import progress
+from tfebr.infrastructure.files import atomic_folder, read_json, write_json
+from tfebr.infrastructure.progress import progress
 
 _BLOCK = 8192
 

@@ -16,7 +16,7 @@ from tfebr.data.parquet import within
 from tfebr.data.place import Notes, Place
 from tfebr.data.tables import Tables
 from tfebr.errors import DataError
-from tfebr.files import atomic_file
+from tfebr.infrastructure.files import atomic_file
 
 QUERIES = pa.schema([("query_id", pa.string()), ("query", pa.string()), ("split", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("item_id", pa.string()), ("relevance", pa.float64())])

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfebr.checks import check_number
 from tfebr.data.columns import ids
 from tfebr.data.log_rows import SCHEMA, SHOWN, check_order, positions, requests, rows_of_shown
 from tfebr.data.parquet import Part, parts
@@ -18,7 +17,8 @@ from tfebr.data.request_ids import RequestIds
 from tfebr.data.stage import Stage
 from tfebr.data.times import seconds
 from tfebr.errors import DataError
-from tfebr.files import atomic_folder
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.files import atomic_folder
 
 __all__ = ["SCHEMA", "SHOWN", "SearchLog", "clicked_items", "shown_items", "split_time", "write_log"]
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfebr.data import text
 from tfebr.errors import ArtifactError
-from tfebr.files import atomic_folder, read_json, write_json
+from tfebr.infrastructure.files import atomic_folder, read_json, write_json
 
 # A word of Chinese or a part of "3m" is a token, so that a brand's name of up to three words may take more tokens than that.
 NAME_TOKENS = 6

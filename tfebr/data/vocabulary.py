@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfebr.errors import ArtifactError
-from tfebr.files import atomic_file
+from tfebr.infrastructure.files import atomic_file
 
 
 class TokenCounter:

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import Stemmer
 import tensorflow as tf
 
-from tfebr.checks import check_number
 from tfebr.data import text
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.ranking import Ranking, ordering_keys
+from tfebr.infrastructure.checks import check_number
 
 # The library lowers its logger to DEBUG when it is imported; what the program has set for it is to stay.
 _logger = logging.getLogger("bm25s")

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfebr.errors import ConfigError
 from tfebr.evaluation.report import BANDS, Report
-from tfebr.files import atomic_file
+from tfebr.infrastructure.files import atomic_file
 
 STAGES = {"ordered": "items ordered", "clicked": "items clicked"}
 _COLOURS = ("#7a3b8f", "#1b6ca8", "#2f9e77", "#e08e45", "#c2436b", "#7fb4d8", "#8c6d31", "#4d4d4d")

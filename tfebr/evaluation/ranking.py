@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from tfebr.checks import check_number
 from tfebr.errors import DataError
-from tfebr.ties import tie_width
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.ties import tie_width
 
 _ROW_MASK = np.int64(0xFFFFFFFF)
 _NO_ITEM = np.iinfo(np.int64).min
@@ -66,7 +66,7 @@ def rank_exact(query_embeddings: np.ndarray | Iterable[np.ndarray], item_embeddi
     """Full-corpus exact search by inner product, in memory bounded by `block`.
 
     An item's score is its best over the query's heads, `max_h <q_h, item>`; every item is ranked at most once. Scores that are
-    equal up to `tfebr.ties.TIE_TOLERANCE` rank the lower item row first; a tie may be cut at depth k.
+    equal up to `tfebr.infrastructure.ties.TIE_TOLERANCE` rank the lower item row first; a tie may be cut at depth k.
 
     Args:
         query_embeddings: `[n, heads, dim]`, or an iterable of such blocks in request order.

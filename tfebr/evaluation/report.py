@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tfebr.checks import is_number, require
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation.ranking import Ranking
+from tfebr.infrastructure.checks import is_number, require
 
 BANDS = ("head", "torso", "tail")
 

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfebr.checks import check_number
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.log import SearchLog, shown_items, split_time  # noqa: F401
 from tfebr.data.stage import Stage
@@ -16,6 +15,7 @@ from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation import metrics
 from tfebr.evaluation.ranking import Ranking
 from tfebr.evaluation.report import BANDS, Report, check_depth, places_of
+from tfebr.infrastructure.checks import check_number
 
 _REQUESTS_AT_ONCE = 65536
 _ORACLE_QUERIES_AT_ONCE = 1024

@@ -17,7 +17,7 @@ from tfebr.data.judgments import QRELS
 from tfebr.errors import DataError
 from tfebr.evaluation.ranking import Ranking
 from tfebr.evaluation.report import places_of
-from tfebr.files import atomic_file
+from tfebr.infrastructure.files import atomic_file
 
 
 def write_run(path: str | os.PathLike, query_ids: Sequence[str], ranking: Ranking, item_ids: Sequence[str], tag: str) -> None:

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from tfebr.checks import check_number
 from tfebr.errors import DataError
+from tfebr.infrastructure.checks import check_number
 
 # Bounds the block of resampled values, whatever the number of requests.
 _VALUES_AT_ONCE = 1 << 22

@@ -8,7 +8,7 @@ import numpy as np
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
 from tfebr.evaluation.report import Report
-from tfebr.ties import tie_width
+from tfebr.infrastructure.ties import tie_width
 
 METRICS = ("order_over_click", "click_over_unclicked", "all_pairs", "shown_mrr")
 # Bounds the blocks of pairs of shown items and of gathered item embeddings, whatever the size of a batch.
@@ -75,7 +75,7 @@ def order_metrics(scores: np.ndarray, items: np.ndarray, stages: np.ndarray) -> 
 
     Three are shares of pairs (a, b) of the request's items whose higher stage scores higher, `P(score(a) > score(b))`, a tie counting one
     half: `order_over_click` (a ordered, b clicked or carted), `click_over_unclicked` (a clicked or later, b unclicked) and `all_pairs`
-    (a at any later stage than b). Scores that are equal up to `tfebr.ties.TIE_TOLERANCE` are tied. `shown_mrr` is one over the rank of the
+    (a at any later stage than b). Scores that are equal up to `TIE_TOLERANCE` are tied. `shown_mrr` is one over the rank of the
     first clicked item when the shown items are sorted by score; of tied items every order is equally likely, and the expected value is
     taken. So constant scores have one half, and the mrr of a random order: neither ties nor their place in the list give an advantage.
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfebr.checks import check_number
 from tfebr.errors import DataError
 from tfebr.index.base import Index, checked_embeddings, first_unusable, what_is_wrong
 from tfebr.index.exact import ExactIndex
@@ -18,7 +17,8 @@ from tfebr.index.kinds import index_of
 from tfebr.index.portable import PortableIndex
 from tfebr.index.recipe import Recipe, reason_for, recipe_for
 from tfebr.index.scann import ScannIndex
-from tfebr.progress import progress
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.progress import progress
 
 _BATCH = 128
 _TIMED_QUERIES = 50

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
-from tfebr.checks import check_choice, check_number, conform, require
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.checks import check_choice, check_number, conform, require
 
 KINDS = ("exact", "hash", "tree", "ivf")
 # The kinds whose search needs ScaNN's operations in the server.

@@ -4,12 +4,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_recommenders.layers import factorized_top_k
 
-from tfebr.checks import check_number
 from tfebr.errors import ConfigError, DataError
 from tfebr.index.base import Index
 from tfebr.index.kinds import index_of
 from tfebr.index.recipe import Recipe, recipe_for
-from tfebr.shapes import check_tensors
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.shapes import check_tensors
 
 
 class IndexTopK(factorized_top_k.TopK):

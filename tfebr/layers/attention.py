@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
+from tfebr.infrastructure.checks import check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.packing import map_groups, pack, unpack
 from tfebr.layers.precision import softmax
-from tfebr.shapes import check_tensors
 
 
 def attend(queries: tf.Tensor, keys: tf.Tensor, mask: tf.Tensor, *, zero_row: bool = True) -> tf.Tensor:

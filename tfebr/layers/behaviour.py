@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
+from tfebr.infrastructure.checks import check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.attention import SelfAttention, attend
 from tfebr.layers.lstm import LSTMStack
-from tfebr.shapes import check_tensors
 
 
 class RealTimeEncoder(tf.keras.layers.Layer):

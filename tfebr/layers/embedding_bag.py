@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
-from tfebr.shapes import check_tensors
+from tfebr.infrastructure.checks import check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 
 # Standard deviation of an embedding's values at the start.
 TABLE_SCALE = 0.05

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.attention import SelfAttention
 from tfebr.layers.embedding_bag import TABLE_SCALE
-from tfebr.shapes import check_tensors
 
 
 class ClsFusion(tf.keras.layers.Layer):

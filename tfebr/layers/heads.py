@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, is_number, require
+from tfebr.infrastructure.checks import check_number, is_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.precision import to_length
-from tfebr.shapes import check_tensors
 
 
 class HeadsDense(tf.keras.layers.Layer):

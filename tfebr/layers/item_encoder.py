@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.embedding_bag import EmbeddingBag, TextBag
 from tfebr.layers.heads import MultiHeadEncoder
 from tfebr.layers.precision import at_least_float32
-from tfebr.shapes import check_tensors
 
 
 class ItemEncoder(tf.keras.layers.Layer):

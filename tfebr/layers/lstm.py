@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfebr.checks import check_number
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.precision import at_least_float32
-from tfebr.shapes import check_tensors
 
 
 class LSTMStack(tf.keras.layers.Layer):

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice
+from tfebr.infrastructure.checks import check_choice
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.precision import to_length
-from tfebr.shapes import check_tensors
 
 FUSIONS = ("late", "gated", "score")
 

@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_number
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.attention import TransformerLayer, attend
 from tfebr.layers.embedding_bag import TABLE_SCALE, EmbeddingBag
 from tfebr.layers.precision import mean_of_present
-from tfebr.shapes import check_tensors
 
 
 class QueryUnit(tf.keras.layers.Layer):

@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number, require
+from tfebr.infrastructure.checks import check_choice, check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.attention import TransformerLayer
 from tfebr.layers.embedding_bag import TABLE_SCALE, TextBag
 from tfebr.layers.heads import MultiHeadEncoder
 from tfebr.layers.precision import mean_of_present
-from tfebr.shapes import check_tensors
 
 
 class TextEncoder(tf.keras.layers.Layer):

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
 from tfebr.data.stage import Stage
+from tfebr.infrastructure.checks import check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.attention import attend
 from tfebr.layers.embedding_bag import EmbeddingBag
-from tfebr.shapes import check_tensors
 
 
 class UserEncoder(tf.keras.layers.Layer):

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfebr.checks import check_numbers, require
 from tfebr.data.stage import Stage
-from tfebr.shapes import check_tensors
+from tfebr.infrastructure.checks import check_numbers, require
+from tfebr.infrastructure.shapes import check_tensors
 
 # Long-term behaviours, in order: the lowest stage an event must have reached. What was bought was also clicked.
 BEHAVIOURS = {"click": Stage.UNCLICKED, "collect": Stage.CARTED, "buy": Stage.ORDERED}

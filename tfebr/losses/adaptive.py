@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
+from tfebr.infrastructure.checks import check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.precision import at_least_float32
 from tfebr.losses.sampled_softmax import sampled_softmax
-from tfebr.shapes import check_tensors
 
 
 def adaptive_margin(similarity: tf.Tensor, base: float = 0.01, alpha: float = 0.5) -> tf.Tensor:

@@ -5,10 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number, check_numbers
+from tfebr.infrastructure.checks import check_choice, check_number, check_numbers
+from tfebr.infrastructure.shapes import check_scalar, check_tensors
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.masked import masked_logsumexp, to_logits
-from tfebr.shapes import check_scalar, check_tensors
 
 ROW_REDUCTIONS = ("sum", "mean")
 

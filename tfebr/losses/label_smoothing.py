@@ -4,10 +4,10 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, conform, require
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.checks import check_number, conform, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.losses.masked import masked_logsumexp, masked_softmax, to_logits
-from tfebr.shapes import check_tensors
 
 
 @dataclasses.dataclass(frozen=True)

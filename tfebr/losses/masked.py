@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
+from tfebr.infrastructure.shapes import check_scalar
 from tfebr.layers.precision import at_least_float32
-from tfebr.shapes import check_scalar
 
 
 def masked_logsumexp(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

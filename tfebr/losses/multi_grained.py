@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number, check_numbers, is_number, require
 from tfebr.data.stage import Stage
+from tfebr.infrastructure.checks import check_choice, check_number, check_numbers, is_number, require
+from tfebr.infrastructure.shapes import check_scalar, check_tensors, is_scalar, is_tensor
 from tfebr.layers.precision import at_least_float32
 from tfebr.losses.graded_infonce import graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.masked import to_logits
-from tfebr.shapes import check_scalar, check_tensors, is_scalar, is_tensor
 
 FORMS = ("hinge", "logistic", "listwise")
 

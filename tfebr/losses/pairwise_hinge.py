@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice
+from tfebr.infrastructure.checks import check_choice
+from tfebr.infrastructure.shapes import check_scalar, check_tensors, is_scalar
 from tfebr.layers.precision import at_least_float32
-from tfebr.shapes import check_scalar, check_tensors, is_scalar
 
 REDUCTIONS = ("sum", "mean", "mean_active")
 

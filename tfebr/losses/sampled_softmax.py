@@ -4,9 +4,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfebr.infrastructure.shapes import check_scalar, check_tensors
 from tfebr.layers.precision import at_least_float32
 from tfebr.losses.masked import masked_logsumexp
-from tfebr.shapes import check_scalar, check_tensors
 
 
 def sampled_softmax(

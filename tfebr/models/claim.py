@@ -10,7 +10,7 @@ from typing import Any
 from tfebr.data import text
 from tfebr.data.content import differences
 from tfebr.errors import ArtifactError, ConfigError, DataError, TfebrError
-from tfebr.files import held, read_json, remove, remove_abandoned, write_json
+from tfebr.infrastructure.files import held, read_json, remove, remove_abandoned, write_json
 from tfebr.models.config import from_dict
 from tfebr.models.zoo import model_class
 

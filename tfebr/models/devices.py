@@ -4,7 +4,7 @@ import os
 
 import tensorflow as tf
 
-from tfebr.native_logs import gpu_present
+from tfebr.infrastructure.native_logs import gpu_present
 
 
 def describe_devices() -> str:

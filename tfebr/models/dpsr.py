@@ -4,16 +4,16 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
+from tfebr.infrastructure.checks import conform, require
 from tfebr.layers.heads import MultiHeadEncoder
 from tfebr.layers.item_encoder import ItemEncoder
 from tfebr.layers.precision import at_least_float32
 from tfebr.losses.pairwise_hinge import REDUCTIONS
+from tfebr.models.embedding_tables import Tables
 from tfebr.models.retrieval_model import RetrievalModel
-from tfebr.models.tables import Tables
 from tfebr.models.training_config import TrainingConfig
 from tfebr.tasks.candidates import Candidates, random_negatives_for, uniform_rows
 from tfebr.tasks.pairwise_retrieval import PairwiseRetrieval

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tfebr.data.frames import write_frames
 from tfebr.data.log import split_time
 from tfebr.errors import ConfigError, TfebrError
-from tfebr.files import remove
+from tfebr.infrastructure.files import remove
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import prepare_run
 from tfebr.models.zoo import name_of

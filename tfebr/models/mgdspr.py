@@ -5,10 +5,10 @@ import functools
 
 import tensorflow as tf
 
-from tfebr.checks import check_numbers, conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
+from tfebr.infrastructure.checks import check_numbers, conform, require
 from tfebr.layers.attention import attend
 from tfebr.layers.behaviour import RealTimeEncoder, ShortTermEncoder, long_term
 from tfebr.layers.embedding_bag import EmbeddingBag
@@ -17,8 +17,8 @@ from tfebr.layers.precision import at_least_float32, to_length
 from tfebr.layers.query_unit import QueryUnit
 from tfebr.layers.windows import cut_windows, places_of
 from tfebr.losses.label_smoothing import LabelSmoothing
+from tfebr.models.embedding_tables import column_sizes
 from tfebr.models.running_average import SmoothedModel, check_smoothing
-from tfebr.models.tables import column_sizes
 from tfebr.models.training_config import TrainingConfig
 from tfebr.tasks.candidates import Candidates, uniform_rows
 from tfebr.tasks.softmax_retrieval import SoftmaxRetrieval, check_mix

@@ -7,11 +7,11 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
 from tfebr.data.stage import Stage
+from tfebr.infrastructure.checks import conform, require
 from tfebr.layers.embedding_bag import EmbeddingBag
 from tfebr.layers.item_encoder import ItemEncoder
 from tfebr.layers.post_fusion import FUSIONS, PostFusion
@@ -21,8 +21,8 @@ from tfebr.layers.user_encoder import UserEncoder
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.multi_grained import FORMS
+from tfebr.models.embedding_tables import Tables
 from tfebr.models.running_average import SmoothedModel, check_smoothing
-from tfebr.models.tables import Tables
 from tfebr.models.training_config import TrainingConfig
 from tfebr.tasks.candidates import Candidates, uniform_rows
 from tfebr.tasks.multi_grained_retrieval import OBJECTIVES, UNCLICKED, MultiGrainedRetrieval, shown_and_pool_scores

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
-from tfebr.checks import check_number
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import RequestError
+from tfebr.infrastructure.checks import check_number
 from tfebr.models.encoders import RawQueryEncoder
 
 if TYPE_CHECKING:

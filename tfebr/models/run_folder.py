@@ -25,10 +25,10 @@ from tfebr.data.judged_requests import requests_of
 from tfebr.data.propensity import inverse_propensity
 from tfebr.data.query_intent import QueryIntent
 from tfebr.data.roles import ColumnRoles
-from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, ConfigError, DataError
-from tfebr.files import read_json, write_json
-from tfebr.literal_paths import literal
+from tfebr.infrastructure.disk import tensorflow_disk_errors
+from tfebr.infrastructure.files import read_json, write_json
+from tfebr.infrastructure.literal_paths import literal
 from tfebr.models.claim import CONFIG, check_text, claimed
 from tfebr.models.config import from_dict
 from tfebr.models.propensities import learn_propensities, training_part

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
 from tfebr.data.features import Featurizer
 from tfebr.data.item_table import ItemTable
+from tfebr.infrastructure.checks import check_number, require
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.tasks.frequency import StreamingFrequency, pool_log_probability

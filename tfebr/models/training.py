@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import DataError, TfebrError
-from tfebr.messages import first_line
+from tfebr.infrastructure.disk import tensorflow_disk_errors
+from tfebr.infrastructure.messages import first_line
+from tfebr.infrastructure.progress import progress
 from tfebr.models.devices import describe_devices
 from tfebr.models.retrieval_model import RetrievalModel
 from tfebr.models.run_folder import RunFolder
-from tfebr.progress import progress
 
 _CHECKPOINT_SECONDS = 60.0
 _SHOWN_EVERY = 20

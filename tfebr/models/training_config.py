@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, conform, require
+from tfebr.infrastructure.checks import check_choice, conform, require
 from tfebr.models.clipping import ClippedAdagrad, ClippedAdam, ClippedSGD
 
 OPTIMIZERS = ("adagrad", "adam", "sgd")

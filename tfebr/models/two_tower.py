@@ -5,12 +5,12 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfebr.checks import conform, require
 from tfebr.data.batches import Batch
 from tfebr.data.features import FeatureSpec, Featurizer
 from tfebr.data.item_table import ItemTable
+from tfebr.infrastructure.checks import conform, require
+from tfebr.models.embedding_tables import Tables
 from tfebr.models.retrieval_model import RetrievalModel
-from tfebr.models.tables import Tables
 from tfebr.models.training_config import TrainingConfig
 
 

@@ -1,11 +1,7 @@
-from .client import Client as Client
-from .client import Result as Result
 from .inspect import inspect as inspect
 from .module import RetrievalServable as RetrievalServable
-from .publish import Version as Version
-from .publish import prune as prune
-from .publish import restore as restore
-from .publish import roll_back as roll_back
-from .server import Server as Server
-from .sharded_client import ShardedClient as ShardedClient
+from .version_folders import Version as Version
+from .version_folders import prune as prune
+from .version_folders import restore as restore
+from .version_folders import roll_back as roll_back
 from .write import write as write

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfebr.errors import ArtifactError, RequestError, TfebrError
-from tfebr.files import read_json
-from tfebr.literal_paths import literal
-from tfebr.messages import first_line
-from tfebr.servable.columns import SAME_ROWS
+from tfebr.infrastructure.files import read_json
+from tfebr.infrastructure.literal_paths import literal
+from tfebr.infrastructure.messages import first_line
+from tfebr.servable.input_arrays import SAME_ROWS
 from tfebr.servable.manifest import FOLDER, read_manifest, register_ops, verify_files
 
 QUESTIONS = f"{FOLDER}/check.json"

@@ -14,9 +14,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfebr.errors import ArtifactError
 from tfebr.servable import manifest
-from tfebr.servable.examples import curl, grpcurl
 from tfebr.servable.folders import only_servable
 from tfebr.servable.kit import PROTOSET
+from tfebr.servable.sample_requests import curl, grpcurl
 from tfebr.servable.tensors import Specs, Tensors
 from tfebr.servable.warm_up import WARM_UP, read_requests, representative_requests
 

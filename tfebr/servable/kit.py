@@ -12,8 +12,8 @@ import numpy as np
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfebr.servable.examples import json_values, service_descriptors
 from tfebr.servable.manifest import FOLDER
+from tfebr.servable.sample_requests import json_values, service_descriptors
 
 MODELS = f"{FOLDER}/models.config"
 BATCHING = f"{FOLDER}/batching.config"

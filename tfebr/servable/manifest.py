@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import tfebr
 from tfebr.errors import ArtifactError, TfebrError
-from tfebr.files import read_json, write_json
+from tfebr.infrastructure.files import read_json, write_json
 from tfebr.servable.manifest_schema import problem_of
 
 # TF Serving reads nothing in this folder but warm-up requests.

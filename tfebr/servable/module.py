@@ -5,14 +5,14 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tfebr.checks import check_number
 from tfebr.data.item_ids import ItemIds
 from tfebr.errors import ConfigError
 from tfebr.index.attributes import ItemAttributes, columns_of
 from tfebr.index.base import Index
 from tfebr.index.filtered import filtered_search
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.ties import TIE_TOLERANCE
 from tfebr.servable.same_rows import with_same_rows
-from tfebr.ties import TIE_TOLERANCE
 
 # The most results that `search` returns for one query: some hundred kilobytes of JSON.
 MAX_K = 10_000
@@ -115,7 +115,7 @@ class RetrievalServable(tf.Module):
         for each column that a filter can name: [batch] strings, or float32 for numbers; "" or 0.0 where there is no value.
 
         All inputs of a request need the same number of rows; where one differs, the refusal has the numbers of all by name. Among scores
-        that are equal up to `tfebr.ties.TIE_TOLERANCE` the items are in the catalogue's order; a tie may be cut at the last place. No
+        that are equal up to `TIE_TOLERANCE` the items are in the catalogue's order; a tie may be cut at the last place. No
         output holds NaN or infinity.
         """
         return self._signatures

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from tfebr.servable.columns import SAME_ROWS
+from tfebr.servable.input_arrays import SAME_ROWS
 
 
 def with_same_rows(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

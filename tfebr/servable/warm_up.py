@@ -11,7 +11,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tfebr.data.names import find_input
 from tfebr.errors import ArtifactError, RequestError
-from tfebr.messages import first_line
+from tfebr.infrastructure.messages import first_line
 from tfebr.servable.manifest import FOLDER
 from tfebr.servable.module import RetrievalServable
 from tfebr.servable.tensors import Specs, Tensors, from_protos

@@ -13,19 +13,19 @@ from typing import Any
 import tensorflow as tf
 
 import tfebr
-from tfebr.disk import tensorflow_disk_errors
 from tfebr.errors import ArtifactError, ConfigError
-from tfebr.files import TakenError, atomic_folder, remove_abandoned, write_json
 from tfebr.index.index_report import IndexReport
-from tfebr.index.report import draw_report
-from tfebr.literal_paths import literal
-from tfebr.messages import first_line
-from tfebr.native_logs import is_noise
+from tfebr.index.recall_picture import draw_report
+from tfebr.infrastructure.disk import tensorflow_disk_errors
+from tfebr.infrastructure.files import TakenError, atomic_folder, remove_abandoned, write_json
+from tfebr.infrastructure.literal_paths import literal
+from tfebr.infrastructure.messages import first_line
+from tfebr.infrastructure.native_logs import is_noise
 from tfebr.servable import check, kit, manifest, warm_up
 from tfebr.servable.module import RetrievalServable
-from tfebr.servable.publish import next_version, version_folders
 from tfebr.servable.slim import slim
 from tfebr.servable.tensors import Tensors
+from tfebr.servable.version_folders import next_version, version_folders
 
 PICTURE = "recall.png"
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfebr.checks import check_number
-from tfebr.shapes import check_tensors
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.shapes import check_tensors
 
 
 class Candidates(NamedTuple):

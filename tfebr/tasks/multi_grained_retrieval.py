@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number, check_numbers, require
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.checks import check_choice, check_number, check_numbers, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.precision import at_least_float32
 from tfebr.losses.adaptive import adaptive_margin, adaptive_softmax, adaptive_temperature, item_anchored
 from tfebr.losses.graded_infonce import ROW_REDUCTIONS, graded_infonce
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.multi_grained import FORMS, check_margin, multi_grained, ranking_loss
 from tfebr.losses.sampled_softmax import sampled_softmax
-from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates
 from tfebr.tasks.retrieval_task import RetrievalTask
 

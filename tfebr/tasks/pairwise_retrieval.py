@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfebr.checks import check_choice, check_number
+from tfebr.infrastructure.checks import check_choice, check_number
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.losses.pairwise_hinge import REDUCTIONS, pairwise_hinge
-from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates
 from tfebr.tasks.retrieval_task import RetrievalTask
 from tfebr.tasks.scoring import soft_attention_scores

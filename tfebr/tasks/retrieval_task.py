@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.layers.precision import at_least_float32
-from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates, negative_mask
 
 # What is never drawn by its estimate is drawn all the same: its logarithm must be finite.

@@ -4,8 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfebr.checks import check_number
-from tfebr.shapes import check_tensors
+from tfebr.infrastructure.checks import check_number
+from tfebr.infrastructure.shapes import check_tensors
 
 
 def soft_attention_scores(query: tf.Tensor, candidates: tf.Tensor, beta: float, stop_weights: bool = False) -> tf.Tensor:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, is_number, require
 from tfebr.errors import ConfigError
+from tfebr.infrastructure.checks import check_number, is_number, require
+from tfebr.infrastructure.shapes import check_tensors
 from tfebr.losses.label_smoothing import LabelSmoothing
 from tfebr.losses.sampled_softmax import sampled_softmax
-from tfebr.shapes import check_tensors
 from tfebr.tasks.candidates import Candidates
 from tfebr.tasks.mixing import mixed_negatives
 from tfebr.tasks.retrieval_task import RetrievalTask

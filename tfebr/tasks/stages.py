@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfebr.checks import check_number, require
 from tfebr.data.stage import Stage
-from tfebr.shapes import check_tensors
+from tfebr.infrastructure.checks import check_number, require
+from tfebr.infrastructure.shapes import check_tensors
 
 
 class Mined(NamedTuple):

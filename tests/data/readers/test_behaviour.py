@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfebr.data.examples import write_examples
-from tfebr.data.readers import behaviour, prepare, time_order
+from tfebr.data.readers import ecomm_behaviour as behaviour
+from tfebr.data.readers import prepare, time_order
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
 

@@ -79,7 +79,7 @@ def test_full_disk_keeps_the_old_folder(tmp_path, download, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
-    for place in ("tfebr.data.catalogue.pq.write_table", "tfebr.data.log.pq.ParquetWriter", "tfebr.files.json.dumps"):
+    for place in ("tfebr.data.catalogue.pq.write_table", "tfebr.data.log.pq.ParquetWriter", "tfebr.infrastructure.files.json.dumps"):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)
             with pytest.raises(TfebrError) as caught:

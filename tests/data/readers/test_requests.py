@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfebr.data.log import SCHEMA
-from tfebr.data.readers.requests import Request, request_batches
+from tfebr.data.readers.request_rows import Request, request_batches
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
 

@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 from tfebr.data.dataset import DataFolder
 from tfebr.data.log import write_log
 from tfebr.data.place import Notes
-from tfebr.data.readers import behaviour, bestbuy, chorus, homedepot, jdsearch, trivago
+from tfebr.data.readers import bestbuy, chorus, homedepot, jdsearch, trivago
+from tfebr.data.readers import ecomm_behaviour as behaviour
 from tfebr.data.readers.reader import Prepared, Reader
 from tfebr.data.roles import ColumnRoles
 from tfebr.errors import ConfigError, DataError
-from tfebr.files import atomic_folder, write_json
+from tfebr.infrastructure.files import atomic_folder, write_json
 
 __all__ = ["READERS", "Prepared", "Reader", "prepare"]
 

@@ -14,7 +14,7 @@ from tfebr.data.readers.reader import Prepared, Reader, missing_files
 from tfebr.data.readers.rows import check_new, find, rows
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
-from tfebr.progress import progress
+from tfebr.infrastructure.progress import progress
 
 _COLUMNS = ("user", "sku", "category", "query", "click_time", "query_time")
 _ROWS_AT_ONCE = 65536

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from tfebr.data.catalogue import Catalogue
-from tfebr.data.readers.judged import read_judgments
+from tfebr.data.readers.judged_tables import read_judgments
 from tfebr.data.readers.reader import Prepared, Reader, missing_files
 from tfebr.data.readers.rows import check_new, find, lines
 from tfebr.errors import DataError
-from tfebr.progress import progress
+from tfebr.infrastructure.progress import progress
 
 RELEVANT_FROM = 2.0
 _GRADES = (0.0, 3.0)

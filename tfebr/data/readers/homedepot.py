@@ -7,11 +7,11 @@ import pyarrow as pa
 
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.judgments import QRELS, QUERIES, Judgments
-from tfebr.data.readers.judged import read_judgments
+from tfebr.data.readers.judged_tables import read_judgments
 from tfebr.data.readers.reader import Prepared, Reader, missing_files
 from tfebr.data.readers.rows import check_new, find, number, rows
 from tfebr.errors import DataError
-from tfebr.progress import progress
+from tfebr.infrastructure.progress import progress
 
 RELEVANT_FROM = 2.5
 _GRADES = (1.0, 3.0)

@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from tfebr.data.readers.jdsearch_products import read_products
 from tfebr.data.readers.reader import Prepared, Reader, missing_files
-from tfebr.data.readers.requests import Request, request_batches
+from tfebr.data.readers.request_rows import Request, request_batches
 from tfebr.data.readers.rows import bare_rows, find, number
 from tfebr.data.readers.time_order import in_order_of_time
 from tfebr.data.stage import Stage
 from tfebr.errors import DataError
-from tfebr.progress import progress
+from tfebr.infrastructure.progress import progress
 
 # Midnight (UTC) of the day on which every user's last search was made, 2022-10-17, as users of the full set report.
 LAST_SEARCH = 1_665_964_800

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.readers.rows import bare_rows
 from tfebr.errors import DataError
-from tfebr.progress import progress
+from tfebr.infrastructure.progress import progress
 
 _COLUMNS = (
     "wid",

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.readers.reader import Prepared, Reader, missing_files
-from tfebr.data.readers.requests import Request, request_batches
+from tfebr.data.readers.request_rows import Request, request_batches
 from tfebr.data.readers.rows import check_new, find, number, rows
 from tfebr.data.readers.time_order import in_order_of_time
 from tfebr.data.stage import Stage
 from tfebr.data.times import EARLIEST, LATEST
 from tfebr.errors import DataError
-from tfebr.progress import progress
+from tfebr.infrastructure.progress import progress
 
 _COLUMNS = (
     "user_id",

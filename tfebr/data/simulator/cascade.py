@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from tfebr.data.simulator.config import SimulatorConfig
+from tfebr.data.simulator.population import Users
 from tfebr.data.simulator.queries import Requests
+from tfebr.data.simulator.settings import SimulatorConfig
 from tfebr.data.simulator.shop import Shop
 from tfebr.data.simulator.truth import RELEVANT_FROM, relevance_of, taste_of
-from tfebr.data.simulator.users import Users
 from tfebr.data.stage import Stage
 
 # P(examined at rank r) = r ** -eta; eta between 0.5 and 1 in studies of result lists (Joachims et al. 2007, Wang et al. 2018).

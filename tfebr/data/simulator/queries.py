@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from tfebr.data.simulator.lexicon import QUERY_FILLERS
+from tfebr.data.simulator.population import Users
 from tfebr.data.simulator.shop import Shop
 from tfebr.data.simulator.titles import pick_noun
 from tfebr.data.simulator.truth import Meanings
-from tfebr.data.simulator.users import Users
 from tfebr.data.simulator.words import join_phrases, misspellings
 
 # Share; what names the leaf category (0 nothing, 1 noun, 2 group hypernym, 3 department hypernym); brand; series; number of attributes.

@@ -14,17 +14,17 @@ from tfebr.data.dataset import DataFolder
 from tfebr.data.log import SCHEMA, SHOWN, write_log
 from tfebr.data.roles import ColumnRoles
 from tfebr.data.simulator.cascade import act
-from tfebr.data.simulator.config import SimulatorConfig
 from tfebr.data.simulator.oracle import MeaningTable, Oracle
+from tfebr.data.simulator.population import Users, draw_users, draw_visits
 from tfebr.data.simulator.queries import QueryWriter
 from tfebr.data.simulator.search import ProductionSearch
+from tfebr.data.simulator.settings import SimulatorConfig
 from tfebr.data.simulator.shop import Shop, open_shop
 from tfebr.data.simulator.titles import Titles, catalogue_of, numbered, write_titles
-from tfebr.data.simulator.users import Users, draw_users, draw_visits
 from tfebr.data.stage import Stage
 from tfebr.errors import TfebrError
-from tfebr.files import atomic_folder, write_json
-from tfebr.progress import progress
+from tfebr.infrastructure.files import atomic_folder, write_json
+from tfebr.infrastructure.progress import progress
 
 _CHUNK = 8192
 

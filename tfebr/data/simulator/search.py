@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tfebr.data.simulator.config import SimulatorConfig
 from tfebr.data.simulator.queries import Requests, zipf_ranks
+from tfebr.data.simulator.settings import SimulatorConfig
 from tfebr.data.simulator.shop import Shop
 from tfebr.data.simulator.titles import Titles
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from tfebr.data.simulator.config import SimulatorConfig
 from tfebr.data.simulator.lexicon import AMBIGUOUS_BRANDS, Lexicon, read_lexicon
+from tfebr.data.simulator.settings import SimulatorConfig
 from tfebr.data.simulator.truth import Truth
 from tfebr.data.simulator.words import Vocabulary, invent_names
 
