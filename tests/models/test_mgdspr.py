@@ -202,7 +202,9 @@ def test_an_item_without_an_id_is_its_title_and_categories(run):
     ],
 )
 def test_every_setting_changes_the_loss(run, batch, changes):
-    assert not np.isclose(build(run, 1.0).compute_loss(batch), build(run, 1.0, **changes).compute_loss(batch), rtol=1e-4)
+    changed = build(run, 1.0, **changes)
+    changed.count_draws(batch["positive"])
+    assert not np.isclose(build(run, 1.0).compute_loss(batch), changed.compute_loss(batch), rtol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["uniform", "sampling", "bootstrap"])

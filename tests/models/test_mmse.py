@@ -75,6 +75,7 @@ def task_arguments(model: MMSE, batch: dict) -> tuple:
         rest = (given[name] for name in ("known_positives", "confidence", "teacher_scores"))
         raise Captured((queries, given["shown"], given["stages"], pool, *rest))
 
+    model.count_draws(batch["positive"])
     task, model.task = model.task, capture
     with pytest.raises(Captured) as caught:
         model.compute_loss(batch)
@@ -341,7 +342,9 @@ def loss_of(run, batch):
 
     def loss(changes: dict) -> float:
         if str(changes) not in known:
-            known[str(changes)] = float(build(run, 2.0, **PLAIN | changes).compute_loss(batch))
+            model = build(run, 2.0, **PLAIN | changes)
+            model.count_draws(batch["positive"])
+            known[str(changes)] = float(model.compute_loss(batch))
         return known[str(changes)]
 
     return loss

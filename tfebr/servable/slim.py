@@ -63,7 +63,9 @@ def _count_functions(graph: meta_graph_pb2.MetaGraphDef) -> None:
         node.attr.pop("_gradient_op_type", None)
         for value in node.attr.values():
             for called in [value.func] if value.HasField("func") else value.list.func:
-                called.name = names[called.name]
+                called.name = names.get(called.name, called.name)
+    for gradient in library.gradient:
+        gradient.function_name, gradient.gradient_func = (names.get(n, n) for n in (gradient.function_name, gradient.gradient_func))
     objects = graph.object_graph_def
     functions = {names[name]: function for name, function in objects.concrete_functions.items()}
     objects.ClearField("concrete_functions")
@@ -73,6 +75,8 @@ def _count_functions(graph: meta_graph_pb2.MetaGraphDef) -> None:
         kind = held.WhichOneof("kind")
         if kind == "function":
             held.function.concrete_functions[:] = [names[name] for name in held.function.concrete_functions]
+        elif kind == "captured_tensor":
+            held.captured_tensor.concrete_function = names[held.captured_tensor.concrete_function]
         elif kind == "bare_concrete_function":
             held.bare_concrete_function.concrete_function_name = names[held.bare_concrete_function.concrete_function_name]
 
