@@ -285,7 +285,8 @@ def run_precision_test(run: RunFolder, rounds: bool = True) -> None:
     assert all(variable.dtype == tf.float32 for variable in model.trainable_variables)
     steps = [[float(m.train_step(batch)["loss"]) for m in models.values()] for _ in range(4)]
     assert min(near for _, near in steps[1:]) < steps[0][1], f"the loss does not fall on a repeated batch: {steps}"
-    np.testing.assert_allclose(*zip(*steps, strict=True), rtol=0.1, err_msg="another course of training")
+    # Of the first loss: what is left of it after some steps on one batch is hardly more than rounding.
+    np.testing.assert_allclose(*zip(*steps, strict=True), rtol=0, atol=0.1 * steps[0][0], err_msg="another course of training")
     _check_raw_encoders(run, model, model.corpus_embeddings(), atol=0.01)
 
 

@@ -71,7 +71,7 @@ def run(out: str | os.PathLike, preset: str = "small") -> None:
     console.print(
         f"next: {shlex.join(['tfebr', 'serve', str(runs[best])])}      then, in another terminal: "
         f"{shlex.join(['tfebr', 'query', 'your words', '--data', str(shop)])}\n"
-        '      tfebr train --help              to train on a shop of your own: see README.md, "Your own data"',
+        "      tfebr train --help              to train on a shop of your own: see docs/data.md",
         highlight=False,
         markup=False,
         soft_wrap=True,
