@@ -20,7 +20,7 @@ from tfebr.client.client import Client
 from tfebr.data.batches import training_batches
 from tfebr.data.catalogue import Catalogue
 from tfebr.data.item_ids import ItemIds
-from tfebr.evaluation.requests import split_time
+from tfebr.data.log import split_time
 from tfebr.models.config import from_dict
 from tfebr.models.encoders import RawItemEncoder, RawQueryEncoder
 from tfebr.models.run_folder import prepare_run

@@ -12,9 +12,8 @@ import pytest
 from tfebr import pipeline
 from tfebr.data.dataset import DataFolder
 from tfebr.data.judgments import Judgments
-from tfebr.data.log import write_log
+from tfebr.data.log import split_time, write_log
 from tfebr.errors import ConfigError, DataError, TfebrError
-from tfebr.evaluation.requests import split_time
 from tfebr.infrastructure.files import held
 from tfebr.models.run_folder import RunFolder, input_content
 

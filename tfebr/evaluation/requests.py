@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfebr.data.catalogue import Catalogue
-from tfebr.data.log import SearchLog, shown_items, split_time  # noqa: F401
+from tfebr.data.log import SearchLog, shown_items
 from tfebr.data.stage import Stage
 from tfebr.errors import ConfigError, DataError
 from tfebr.evaluation import metrics
